@@ -1,0 +1,37 @@
+// Package testkit starts the real servers that tests run against, on loopback or
+// private sockets, and stops them when the test ends.
+package testkit
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Missing ends the test because a part is not on this machine: a failure where
+// everything must be there (CI, make test), a skip on a plain laptop.
+func Missing(t testing.TB, what, how string) {
+	t.Helper()
+	if os.Getenv("CI") != "" || os.Getenv("COFFER_TEST_ALL") != "" {
+		t.Fatalf("%s is missing: %s", what, how)
+	}
+	t.Skipf("%s is missing: %s", what, how)
+}
+
+// Tool returns the path of a program that make built into the tool cache.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	dir := os.Getenv("COFFER_TOOLS")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = filepath.Join(cache, "coffer-tools")
+	}
+	path := filepath.Join(dir, "bin", name)
+	if _, err := os.Stat(path); err != nil {
+		Missing(t, name, "make tools builds it")
+	}
+	return path
+}

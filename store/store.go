@@ -1,0 +1,195 @@
+// Package store is the contract with object storage, where a vault lives.
+//
+// Invariants that every implementation keeps and storetest checks:
+//   - An object is written once and whole. Put never replaces one, and no part
+//     of an object is visible before all of it is durable.
+//   - A Put that failed may have happened. Whoever retries must be ready to find
+//     the object in place.
+//   - Only Delete removes, and only the agent holds a Deleter.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+	"time"
+)
+
+// Errors of every implementation, told apart with errors.Is.
+var (
+	ErrNotExist = errors.New("object does not exist")
+	ErrExist    = errors.New("object exists already")
+	// ErrShort: the object ends before the range that was asked for.
+	ErrShort = errors.New("object is shorter than expected")
+	// ErrMissing: the store itself (bucket, folder) is not there.
+	ErrMissing = errors.New("store does not exist")
+	// ErrDenied: credentials or permissions do not allow it; also a read-only store.
+	ErrDenied = errors.New("store denies access")
+	// ErrFull: no space, or over quota.
+	ErrFull = errors.New("store is full")
+	// ErrUnavailable: the store did not answer, or asked to come back later.
+	// It is the only error worth trying again.
+	ErrUnavailable = errors.New("store does not answer")
+	// ErrLocked: the object may not be deleted before its retention ends.
+	ErrLocked = errors.New("object is under retention")
+)
+
+// MaxObject is the size of the largest object that may be put, in bytes. Readers
+// refuse to allocate for more.
+const MaxObject = 256 << 20
+
+// Key names an object: one or more segments of [a-z0-9._-] joined by "/", none of
+// them "." or ".." or starting with ".", at most 512 bytes in all.
+type Key string
+
+// Check tells whether k is well formed.
+func (k Key) Check() error {
+	if len(k) == 0 || len(k) > 512 {
+		return fmt.Errorf("key %q: length %d is not in 1..512", string(k), len(k))
+	}
+	for seg := range strings.SplitSeq(string(k), "/") {
+		if seg == "" || seg[0] == '.' {
+			return fmt.Errorf("key %q: segment %q is not allowed", string(k), seg)
+		}
+		for i := 0; i < len(seg); i++ {
+			c := seg[i]
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+				return fmt.Errorf("key %q: byte %q is not allowed", string(k), c)
+			}
+		}
+	}
+	return nil
+}
+
+// Base returns the last segment of k.
+func (k Key) Base() string { return string(k[strings.LastIndexByte(string(k), '/')+1:]) }
+
+// Info describes an object in a listing.
+type Info struct {
+	Key      Key
+	Size     int64
+	Modified time.Time // by the store's clock; never used to decide anything about data
+}
+
+// Body is the content of an object: its parts in order. Store implementations
+// read the parts and never change or keep them.
+type Body [][]byte
+
+// Size returns the number of bytes in b.
+func (b Body) Size() int64 {
+	var n int64
+	for _, p := range b {
+		n += int64(len(p))
+	}
+	return n
+}
+
+// Reader returns a new reader over b, which several readers may share.
+func (b Body) Reader() io.ReadSeeker { return &bodyReader{body: b, size: b.Size()} }
+
+// Retention asks the store to refuse deletion until a time, where it can.
+type Retention struct {
+	Until      time.Time // zero: none
+	Compliance bool      // false: governance mode
+}
+
+// PutOptions of a Put. The zero value asks for nothing special.
+type PutOptions struct {
+	Retention Retention
+}
+
+// Getter reads objects.
+type Getter interface {
+	// Get fills p from offset off of the object: all of p, or an error.
+	// ErrNotExist if there is no such object, ErrShort if it ends too early.
+	Get(ctx context.Context, key Key, p []byte, off int64) error
+	// Stat returns what a listing would say of the object.
+	Stat(ctx context.Context, key Key) (Info, error)
+}
+
+// Putter writes objects.
+type Putter interface {
+	// Put writes a new object, durably and atomically. ErrExist if the key is
+	// taken. After any other error the object may or may not be there.
+	Put(ctx context.Context, key Key, body Body, opts PutOptions) error
+}
+
+// Lister finds objects.
+type Lister interface {
+	// List yields every object whose key starts with prefix ("" for all), in no
+	// promised order. The prefix is compared as text and need not end at a "/".
+	// After an error it yields nothing more. Objects that are put or deleted
+	// meanwhile may or may not be seen.
+	List(ctx context.Context, prefix Key) iter.Seq2[Info, error]
+}
+
+// Deleter removes objects.
+type Deleter interface {
+	// Delete removes the object. No error if it is not there. ErrLocked if
+	// retention forbids it.
+	Delete(ctx context.Context, key Key) error
+}
+
+// Store is all of it. Implementations are safe for concurrent use.
+type Store interface {
+	Getter
+	Putter
+	Lister
+	Deleter
+}
+
+// ReadAll returns the whole object, which must be no larger than limit bytes.
+func ReadAll(ctx context.Context, g Getter, key Key, limit int64) ([]byte, error) {
+	info, err := g.Stat(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size > limit {
+		return nil, fmt.Errorf("read %s: %d bytes are more than the limit of %d", key, info.Size, limit)
+	}
+	p := make([]byte, info.Size)
+	return p, g.Get(ctx, key, p, 0)
+}
+
+type bodyReader struct {
+	body Body
+	size int64
+	pos  int64
+}
+
+func (r *bodyReader) Read(p []byte) (int, error) {
+	if r.pos >= r.size {
+		return 0, io.EOF
+	}
+	off, n := r.pos, 0
+	for _, part := range r.body {
+		if off >= int64(len(part)) {
+			off -= int64(len(part))
+			continue
+		}
+		c := copy(p[n:], part[off:])
+		n, off = n+c, 0
+		if n == len(p) {
+			break
+		}
+	}
+	r.pos += int64(n)
+	return n, nil
+}
+
+func (r *bodyReader) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += r.pos
+	case io.SeekEnd:
+		offset += r.size
+	}
+	if offset < 0 {
+		return 0, errors.New("seek before the start")
+	}
+	r.pos = offset
+	return offset, nil
+}
