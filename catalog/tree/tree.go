@@ -9,6 +9,10 @@
 package tree
 
 import (
+	"bytes"
+	"maps"
+	"slices"
+
 	"github.com/cofferbackup/coffer/chunk"
 )
 
@@ -53,17 +57,28 @@ type Time struct {
 // Inode identifies a file of several names on its file system at the time of the
 // backup.
 type Inode struct {
-	_     struct{} `cbor:",toarray"`
 	Dev   uint64
 	Inode uint64
 }
 
-// Extent is a run of a file's content.
+// Extent is a run of a file's content, Length bytes long.
 type Extent struct {
 	Length uint64
-	ID     chunk.ID // of the data; meaningless for a hole
-	Hole   bool     // Length bytes that read as zeros and are not stored
+	Kind   ExtentKind
+	ID     chunk.ID // of a data or list chunk; zero for a hole
 }
+
+// ExtentKind says what an extent refers to.
+type ExtentKind uint8
+
+// The kinds of extents. A list is a chunk with the extents of the run, which may
+// be lists again: so a long file is a tree of lists, and one changed block changes
+// one chunk on each level.
+const (
+	Hole    ExtentKind = 0 // bytes that read as zeros and are not stored
+	Content ExtentKind = 1 // one data chunk
+	Listed  ExtentKind = 2 // one list chunk
+)
 
 // Node is one entry of a directory. Fields that a type does not have are zero.
 type Node struct {
@@ -87,10 +102,28 @@ type Node struct {
 	// Changing says that the file would not hold still: its content may mix
 	// several states.
 	Changing bool
-	// Content of a File, in order, without gaps, Size bytes in all: either here
-	// or, for a long list, in the list chunks that Lists names.
+	// Content of a File, in order, without gaps, Size bytes in all.
 	Content []Extent
-	Lists   []chunk.ID
+	// Partial says of a Dir that it is only on the way to what was backed up: it
+	// may have had more children.
+	Partial bool
 	// Trees of a Dir: its tree chunks in order.
 	Trees []chunk.ID
+}
+
+// Equal tells whether two nodes say the same, content and subtrees included.
+func Equal(a, b *Node) bool {
+	if a == b {
+		return true
+	}
+	if a.Name != b.Name || a.Type != b.Type || a.Mode != b.Mode || a.UID != b.UID || a.GID != b.GID ||
+		a.MTime != b.MTime || a.CTime != b.CTime || a.Inode != b.Inode || a.Size != b.Size ||
+		a.Target != b.Target || a.Device != b.Device || a.Changing != b.Changing || a.Partial != b.Partial {
+		return false
+	}
+	if (a.Link == nil) != (b.Link == nil) || a.Link != nil && *a.Link != *b.Link {
+		return false
+	}
+	return maps.EqualFunc(a.Xattrs, b.Xattrs, bytes.Equal) &&
+		slices.Equal(a.Content, b.Content) && slices.Equal(a.Trees, b.Trees)
 }

@@ -12,25 +12,21 @@
 package pack
 
 import (
-	"encoding/base32"
 	"fmt"
 
 	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/crypt"
 )
 
 // ID names a pack: 16 random bytes, written as 26 characters of base32.
 type ID [16]byte
 
-// Encoding writes ids of every kind in object keys: RFC 4648 base32, lower case,
-// without padding.
-var Encoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
-func (id ID) String() string { return Encoding.EncodeToString(id[:]) }
+func (id ID) String() string { return crypt.Encoding.EncodeToString(id[:]) }
 
 // ParseID is the inverse of ID.String.
 func ParseID(s string) (ID, error) {
 	var id ID
-	b, err := Encoding.DecodeString(s)
+	b, err := crypt.Encoding.DecodeString(s)
 	if err != nil || len(b) != len(id) {
 		return id, fmt.Errorf("%q is not a pack id", s)
 	}
@@ -89,6 +85,3 @@ type Location struct {
 	Offset     uint32 // of the chunk in the decompressed frame, bytes
 	Length     uint32 // of the chunk, bytes
 }
-
-// HeaderSize is the length of a pack's header, and the offset of its first frame.
-const HeaderSize = 96

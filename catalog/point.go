@@ -1,0 +1,255 @@
+package catalog
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/pack"
+)
+
+// PointName is a point's name in its item: the time of the backup and a random
+// id. Names sort by time.
+type PointName string
+
+const nameTime = "20060102t150405z"
+
+func newPointName(t time.Time) (PointName, [16]byte) {
+	var id [16]byte
+	rand.Read(id[:])
+	return PointName(t.UTC().Format(nameTime) + "-" + crypt.Encoding.EncodeToString(id[:])), id
+}
+
+// ParsePointName checks a name and returns its parts.
+func ParsePointName(s string) (PointName, time.Time, [16]byte, error) {
+	var id [16]byte
+	stamp, random, ok := strings.Cut(s, "-")
+	t, err := time.Parse(nameTime, stamp)
+	b, err2 := crypt.Encoding.DecodeString(random)
+	if !ok || err != nil || err2 != nil || len(b) != len(id) {
+		return "", t, id, fmt.Errorf("%q is not the name of a point", s)
+	}
+	copy(id[:], b)
+	return PointName(s), t, id, nil
+}
+
+// Time returns when the backup began, to the second.
+func (n PointName) Time() time.Time {
+	_, t, _, _ := ParsePointName(string(n))
+	return t
+}
+
+// String is the name for people: "2026-11-22T09:00:03Z-k3f9".
+func (n PointName) String() string {
+	_, t, id, err := ParsePointName(string(n))
+	if err != nil {
+		return string(n)
+	}
+	return t.Format("2006-01-02T15:04:05Z") + "-" + crypt.Encoding.EncodeToString(id[:])[:4]
+}
+
+// Point is one backup of an item: everything there is to know about it, except
+// what its packs hold.
+type Point struct {
+	Name    PointName         `cbor:"-"`
+	Item    string            `cbor:"1,keyasint"`
+	Kind    string            `cbor:"2,keyasint"` // of the source
+	Host    string            `cbor:"3,keyasint"`
+	Agent   string            `cbor:"4,keyasint"` // version that wrote it
+	Started int64             `cbor:"5,keyasint"` // unix nanoseconds
+	Ended   int64             `cbor:"6,keyasint"`
+	Parent  string            `cbor:"7,keyasint,omitempty"`  // the point it was compared with
+	Root    []chunk.ID        `cbor:"8,keyasint"`            // tree chunks of the top directory
+	Packs   []pack.ID         `cbor:"9,keyasint"`            // every pack it needs, sorted; perhaps some more
+	Loose   uint64            `cbor:"10,keyasint,omitempty"` // entries dropped since Packs was last exact
+	Stats   Stats             `cbor:"11,keyasint"`
+	Users   map[uint32]string `cbor:"12,keyasint,omitempty"`
+	Groups  map[uint32]string `cbor:"13,keyasint,omitempty"`
+	Skipped []Skip            `cbor:"14,keyasint,omitempty"` // at most MaxSkipped
+	Tags    []string          `cbor:"15,keyasint,omitempty"`
+}
+
+// MaxSkipped is how many skipped entries a point lists; Stats counts all.
+const MaxSkipped = 1000
+
+// Skip is an entry that the point does not have, and why.
+type Skip struct {
+	_      struct{} `cbor:",toarray"`
+	Path   []byte
+	Reason string
+	Fault  bool
+}
+
+// Stats counts what a backup did. Bytes are plaintext unless said otherwise.
+type Stats struct {
+	Files   uint64 `cbor:"1,keyasint"`
+	Dirs    uint64 `cbor:"2,keyasint"`
+	Others  uint64 `cbor:"3,keyasint"`            // symlinks, devices, FIFOs
+	Bytes   uint64 `cbor:"4,keyasint"`            // of all files, holes included
+	Read    uint64 `cbor:"5,keyasint"`            // read from the source
+	Changed uint64 `cbor:"6,keyasint"`            // files that were new or changed, and so read
+	New     uint64 `cbor:"7,keyasint"`            // bytes the vault did not have
+	Stored  uint64 `cbor:"8,keyasint"`            // bytes put into the store for them
+	Skipped uint64 `cbor:"9,keyasint,omitempty"`  // entries passed over with a fault
+	Unquiet uint64 `cbor:"10,keyasint,omitempty"` // files that would not hold still
+}
+
+func (it *Item) prefix(kind string) store.Key {
+	return store.Key("items/" + it.id.String() + "/" + kind + "/")
+}
+
+// Points returns the names of the item's points, oldest first.
+func (it *Item) Points(ctx context.Context) ([]PointName, error) {
+	prefix := it.prefix("points")
+	var names []PointName
+	for info, err := range it.vault.objects.List(ctx, prefix) {
+		if err != nil {
+			return nil, fmt.Errorf("list points of %s: %w", it.name, err)
+		}
+		name, _, _, err := ParsePointName(string(info.Key[len(prefix):]))
+		if err != nil {
+			return nil, fmt.Errorf("list points of %s: %w", it.name, err)
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Point reads a point. ErrNoPoint if it is not there.
+func (it *Item) Point(ctx context.Context, name PointName) (*Point, error) {
+	_, _, id, err := ParsePointName(string(name))
+	if err != nil {
+		return nil, err
+	}
+	payload, err := it.readObject(ctx, it.PointKey(name), crypt.Point, id)
+	if errors.Is(err, store.ErrNotExist) {
+		err = ErrNoPoint
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read point %s of %s: %w", name, it.name, err)
+	}
+	p := &Point{Name: name}
+	if err := decoding.Unmarshal(payload, p); err != nil {
+		return nil, fmt.Errorf("read point %s of %s: %w", name, it.name, err)
+	}
+	return p, nil
+}
+
+// PutPoint writes p, which is the commit of a backup, and names it.
+func (it *Item) PutPoint(ctx context.Context, p *Point, opts store.PutOptions) error {
+	name, id := newPointName(time.Unix(0, p.Started))
+	payload, err := encoding.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode point of %s: %w", it.name, err)
+	}
+	if err := it.putObject(ctx, it.PointKey(name), crypt.Point, id, payload, opts); err != nil {
+		return fmt.Errorf("write point of %s: %w", it.name, err)
+	}
+	p.Name = name
+	return nil
+}
+
+// Indexes yields the names of the item's index objects.
+func (it *Item) Indexes(ctx context.Context) iter.Seq2[string, error] {
+	return it.names(ctx, it.prefix("index"))
+}
+
+// Packs yields the names of the item's packs.
+func (it *Item) Packs(ctx context.Context) iter.Seq2[pack.ID, error] {
+	return func(yield func(pack.ID, error) bool) {
+		for name, err := range it.names(ctx, pack.Prefix(it.id)) {
+			var id pack.ID
+			if err == nil {
+				id, err = pack.ParseID(name)
+			}
+			if !yield(id, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (it *Item) names(ctx context.Context, prefix store.Key) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for info, err := range it.vault.objects.List(ctx, prefix) {
+			if err != nil {
+				yield("", fmt.Errorf("list %s: %w", prefix, err))
+				return
+			}
+			if !yield(info.Key.Base(), nil) {
+				return
+			}
+		}
+	}
+}
+
+// Index reads an index object.
+func (it *Item) Index(ctx context.Context, name string) ([]pack.Contents, error) {
+	id, err := pack.ParseID(name)
+	if err != nil {
+		return nil, fmt.Errorf("read index %s of %s: %w", name, it.name, err)
+	}
+	payload, err := it.readObject(ctx, it.IndexKey(name), crypt.Index, id)
+	if err != nil {
+		return nil, fmt.Errorf("read index %s of %s: %w", name, it.name, err)
+	}
+	return pack.DecodeContents(payload)
+}
+
+// PutIndex writes what some packs hold, all of which are in the store, and
+// returns the name of the object and its size in bytes.
+func (it *Item) PutIndex(ctx context.Context, contents []pack.Contents, opts store.PutOptions) (string, int64, error) {
+	payload, err := pack.EncodeContents(contents)
+	if err != nil {
+		return "", 0, fmt.Errorf("encode index of %s: %w", it.name, err)
+	}
+	var id pack.ID
+	rand.Read(id[:])
+	if err := it.putObject(ctx, it.prefix("index")+store.Key(id.String()), crypt.Index, id, payload, opts); err != nil {
+		return "", 0, fmt.Errorf("write index of %s: %w", it.name, err)
+	}
+	return id.String(), int64(len(payload)), nil
+}
+
+func (it *Item) readObject(ctx context.Context, key store.Key, kind crypt.Kind, id [16]byte) ([]byte, error) {
+	raw, err := store.ReadAll(ctx, it.vault.objects, key, store.MaxObject)
+	if err != nil {
+		return nil, err
+	}
+	h, err := crypt.ParseHeader(raw)
+	if err != nil {
+		return nil, err
+	}
+	s, err := it.Secret(ctx, h.Generation)
+	if err != nil {
+		return nil, err
+	}
+	return pack.OpenObject(s, crypt.Place{Kind: kind, Item: it.id, Generation: h.Generation, ID: id}, raw)
+}
+
+func (it *Item) putObject(ctx context.Context, key store.Key, kind crypt.Kind, id [16]byte, payload []byte, opts store.PutOptions) error {
+	s, err := it.Secret(ctx, it.generation)
+	if err != nil {
+		return err
+	}
+	raw, err := pack.SealObject(s, crypt.Place{Kind: kind, Item: it.id, Generation: it.generation, ID: id}, payload)
+	if err != nil {
+		return err
+	}
+	return it.vault.objects.Put(ctx, key, store.Body{raw}, opts)
+}
+
+// PointKey returns the object key of a point.
+func (it *Item) PointKey(name PointName) store.Key { return it.prefix("points") + store.Key(name) }
+
+// IndexKey returns the object key of an index object.
+func (it *Item) IndexKey(name string) store.Key { return it.prefix("index") + store.Key(name) }
