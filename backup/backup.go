@@ -1,0 +1,307 @@
+// Package backup is the way out: from a source to a point in a vault.
+//
+//	source -> chunk -> (known?) -> frame -> compress -> seal -> pack -> store
+//
+// Run is the whole of it, in order. Directories are walked by a few walkers at
+// once (walk.go); small files and trees are gathered into frames by the walker
+// that reads them, large files are cut into chunks that any worker takes
+// (content.go); workers name, compress and seal (frame.go); full packs are put
+// and then made known by index objects (pack.go).
+//
+// Invariants:
+//   - A point is written last, when everything it needs is in the store: packs,
+//     then indexes, then the point. It is there whole or not at all.
+//   - What was passed over with a fault is in the point, in its count and in the
+//     report; nothing is left out silently.
+//   - Memory does not grow with the size of the source: every buffer comes from a
+//     bounded pool, and whoever wants one waits.
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cofferbackup/coffer/backup/source"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/pack"
+)
+
+// Index is the local index of the item.
+type Index interface {
+	catalog.Local
+	catalog.Lookup
+	// Begin marks that packs are going to be put, and tells whether an earlier
+	// backup never came to its End.
+	Begin(ctx context.Context) (unclean bool, err error)
+	// Unsourced returns the packs that were found after an interrupted backup and
+	// that no index object names yet.
+	Unsourced(ctx context.Context) ([]pack.Contents, error)
+	// End takes the mark of Begin away.
+	End(ctx context.Context) error
+}
+
+// Config of a backup.
+type Config struct {
+	Item   *catalog.Item
+	Packs  store.Putter // where packs go: the item's store
+	Index  Index
+	Source source.Source
+
+	Level     chunk.Level     // compression
+	Retention store.Retention // asked for on every object
+	FullRead  bool            // read unchanged files too
+	Tags      []string
+	Host      string // where the source is
+	Agent     string // version of this program
+
+	Uploads  int       // packs put at once; 0 means 2
+	Progress *Progress // counts as it goes; may be nil
+	Clock    func() time.Time
+	Log      *slog.Logger
+}
+
+// ErrNothing: the source had nothing that could be read.
+var ErrNothing = errors.New("nothing could be backed up")
+
+// Run makes one backup and returns its point. On an error no point is written;
+// what was already put stays and is used by the next run.
+func Run(ctx context.Context, cfg Config) (*catalog.Point, error) {
+	r, err := prepare(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", cfg.Item.Name(), err)
+	}
+	point, err := r.run(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", cfg.Item.Name(), err)
+	}
+	return point, nil
+}
+
+// run is one backup under way.
+type run struct {
+	Config
+	started time.Time
+	secret  *crypt.Secret
+	reader  *catalog.Reader
+	parent  *catalog.Point // nil: nothing to compare with
+	claims  *claims
+	packer  *packer
+	pools   pools
+	work    chan task
+	walkers chan *walker
+
+	polynomial chunk.Polynomial
+
+	mu      sync.Mutex
+	skipped []catalog.Skip
+	loose   uint64
+}
+
+// prepare opens the item's secret, brings the local index up to the vault, and
+// finds the point to compare with.
+func prepare(ctx context.Context, cfg Config) (*run, error) {
+	if cfg.Progress == nil {
+		cfg.Progress = new(Progress)
+	}
+	if cfg.Uploads == 0 {
+		cfg.Uploads = 2
+	}
+	r := &run{Config: cfg, started: cfg.Clock(), reader: cfg.Item.NewReader(cfg.Index)}
+	var err error
+	if r.secret, err = cfg.Item.Secret(ctx, cfg.Item.Generation()); err != nil {
+		return nil, err
+	}
+	if r.polynomial, err = r.secret.Polynomial(); err != nil {
+		return nil, err
+	}
+	// From here to End a crash leaves packs that no index names; the next Begin
+	// says so, and Sync finds them.
+	unclean, err := cfg.Index.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	synced, err := cfg.Item.Sync(ctx, cfg.Index, catalog.SyncOptions{Packs: unclean})
+	if err != nil {
+		return nil, err
+	}
+	if synced.Recovered > 0 || len(synced.Damaged) > 0 {
+		cfg.Log.Info("packs of an interrupted backup found", "item", cfg.Item.Name(), "used", synced.Recovered, "damaged", len(synced.Damaged))
+	}
+	r.parent, err = r.findParent(ctx)
+	return r, err
+}
+
+// findParent returns the newest point of the same kind of source whose packs are
+// all known, or nil. An unreadable point is no reason not to make a new one.
+func (r *run) findParent(ctx context.Context) (*catalog.Point, error) {
+	names, err := r.Item.Points(ctx)
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	p, err := r.Item.Point(ctx, names[len(names)-1])
+	if err != nil {
+		if ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
+			return nil, err
+		}
+		r.Log.Warn("last point is not readable, so everything is read again", "item", r.Item.Name(), "error", err)
+		return nil, nil
+	}
+	if p.Kind != r.Source.Kind() {
+		return nil, nil
+	}
+	known := make(map[pack.ID]struct{})
+	for id, err := range r.Index.Packs(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		known[id] = struct{}{}
+	}
+	for _, id := range p.Packs {
+		if _, ok := known[id]; !ok {
+			r.Log.Warn("last point needs a pack that is gone, so everything is read again", "item", r.Item.Name(), "pack", id)
+			return nil, nil
+		}
+	}
+	return p, nil
+}
+
+// run carries the data through the stages.
+func (r *run) run(ctx context.Context) (*catalog.Point, error) {
+	session, err := r.Source.Open(ctx, r.skip)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+
+	stages, sctx := errgroup.WithContext(ctx)
+	r.start(sctx, stages) // workers and uploads: known? -> frame -> compress -> seal -> pack -> store
+
+	var root []chunk.ID
+	stages.Go(func() error { // source -> chunk
+		defer close(r.work)
+		var err error
+		if root, err = r.walk(sctx, session); err != nil {
+			return err
+		}
+		return session.Finish(sctx)
+	})
+	if err := stages.Wait(); err != nil {
+		return nil, cmpCause(ctx, err)
+	}
+	if len(root) == 0 {
+		return nil, ErrNothing
+	}
+	if err := r.packer.finish(ctx); err != nil { // the last pack and index
+		return nil, err
+	}
+	// A crash here leaves everything but the point: the next run finds all chunks
+	// known and puts only the point.
+	return r.commit(ctx, session, root)
+}
+
+// minWalkers keeps disks busy where there are few processors.
+const minWalkers = 4
+
+// start makes the pools and starts the workers and uploads.
+func (r *run) start(ctx context.Context, stages *errgroup.Group) {
+	cpus := runtime.GOMAXPROCS(0)
+	r.claims = newClaims()
+	r.packer = newPacker(r)
+	r.work = make(chan task)
+	r.walkers = make(chan *walker, max(minWalkers, cpus))
+	for range cap(r.walkers) {
+		r.walkers <- &walker{run: r, namer: r.secret.Namer()}
+	}
+	r.pools = newPools(cpus, cap(r.walkers))
+	var sealing sync.WaitGroup
+	for range cpus {
+		sealing.Add(1)
+		stages.Go(func() error {
+			defer sealing.Done()
+			return newWorker(r).work(ctx)
+		})
+	}
+	stages.Go(func() error {
+		sealing.Wait()
+		return r.packer.drain(ctx)
+	})
+	for range r.Uploads {
+		stages.Go(func() error { return r.packer.upload(ctx) })
+	}
+}
+
+// commit writes the point.
+func (r *run) commit(ctx context.Context, session source.Session, root []chunk.ID) (*catalog.Point, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	users, groups := session.Owners()
+	p := &catalog.Point{
+		Item: r.Item.Name(), Kind: r.Source.Kind(), Host: r.Host, Agent: r.Agent, Tags: r.Tags,
+		Started: r.started.UnixNano(), Ended: r.Clock().UnixNano(),
+		Root: root, Stats: r.Progress.stats(), Users: users, Groups: groups,
+		Skipped: r.skipped, Loose: r.loose,
+	}
+	used := r.packer.used
+	if r.parent != nil {
+		p.Parent = string(r.parent.Name)
+		p.Loose += r.parent.Loose
+		for _, id := range r.parent.Packs {
+			used[id] = struct{}{}
+		}
+	}
+	if entries := p.Stats.Files + p.Stats.Dirs + p.Stats.Others; p.Loose*looseShare > entries {
+		exact, err := r.reader.PacksOf(ctx, root)
+		if err != nil {
+			return nil, err
+		}
+		used, p.Loose = exact, 0
+	}
+	p.Packs = slices.SortedFunc(maps.Keys(used), func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) })
+	if err := r.Item.PutPoint(ctx, p, store.PutOptions{Retention: r.Retention}); err != nil {
+		return nil, err
+	}
+	// A crash here leaves a good point and the mark of an unclean end: the next
+	// run lists the packs once more, no harm done.
+	if err := r.Index.End(context.WithoutCancel(ctx)); err != nil {
+		r.Log.Warn("local index not closed", "item", r.Item.Name(), "error", err)
+	}
+	return p, nil
+}
+
+// looseShare: once more than a fifth of a point's entries have been dropped since
+// its list of packs was exact, the list is computed anew.
+const looseShare = 5
+
+// skip records an entry that was passed over. It may be called concurrently.
+func (r *run) skip(s source.Skip) {
+	if s.Fault {
+		r.Progress.Skipped.Add(1)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.skipped) < catalog.MaxSkipped {
+		r.skipped = append(r.skipped, catalog.Skip{Path: []byte(s.Path), Reason: strings.ToValidUTF8(s.Reason, "?"), Fault: s.Fault})
+	}
+}
+
+// cmpCause prefers the reason for which the caller ended ctx.
+func cmpCause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

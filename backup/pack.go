@@ -1,0 +1,171 @@
+package backup
+
+import (
+	"context"
+	"sync"
+
+	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/pack"
+)
+
+// packer fills packs, puts the full ones, and makes them known: to the vault by
+// index objects, to this host by the local index.
+type packer struct {
+	run     *run
+	buffers chan []byte        // memory of packs; bounds how many there are at once
+	full    chan *pack.Builder // sealed and waiting to be put
+
+	mu      sync.Mutex
+	current *pack.Builder
+
+	usedMu sync.Mutex
+	used   map[pack.ID]struct{} // packs that the new point needs
+
+	indexMu sync.Mutex
+	put     []pack.Contents // in the store and in no index object yet
+	chunks  int             // in put
+}
+
+// segmentChunks is how many chunks an index object names, about. It bounds the
+// memory for packs that are put and not indexed, and what a crash leaves to be
+// found again by listing.
+const segmentChunks = 32 << 10
+
+func newPacker(r *run) *packer {
+	p := &packer{run: r, buffers: make(chan []byte, r.Uploads+1), full: make(chan *pack.Builder), used: make(map[pack.ID]struct{})}
+	for range cap(p.buffers) {
+		p.buffers <- nil // made when first taken
+	}
+	return p
+}
+
+// use notes that the point needs a pack.
+func (p *packer) use(id pack.ID) {
+	p.usedMu.Lock()
+	defer p.usedMu.Unlock()
+	p.used[id] = struct{}{}
+}
+
+// reserve finds a place for a frame: in the current pack, or in a new one if that
+// is full.
+func (p *packer) reserve(ctx context.Context, f pack.Frame, stored int) (pack.Slot, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		if p.current == nil {
+			buf, err := take(ctx, p.buffers, pack.TargetSize)
+			if err != nil {
+				return pack.Slot{}, err
+			}
+			p.current = pack.NewBuilder(p.run.secret, p.run.Item.ID(), p.run.Item.Generation(), buf)
+		}
+		if slot, ok := p.current.Reserve(f, stored); ok {
+			return slot, nil
+		}
+		if err := p.closeCurrent(ctx); err != nil {
+			return pack.Slot{}, err
+		}
+	}
+}
+
+// closeCurrent ends the current pack. Whoever seals its last frame ships it.
+func (p *packer) closeCurrent(ctx context.Context) error {
+	b := p.current
+	p.current = nil
+	if b.Close() {
+		return p.ship(ctx, b)
+	}
+	return nil
+}
+
+// ship hands a finished pack to the uploads.
+func (p *packer) ship(ctx context.Context, b *pack.Builder) error {
+	select {
+	case p.full <- b:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// drain ships the last pack, after all frames are sealed.
+func (p *packer) drain(ctx context.Context) error {
+	defer close(p.full)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.current == nil {
+		return nil
+	}
+	return p.closeCurrent(ctx)
+}
+
+// upload puts packs until there are no more.
+func (p *packer) upload(ctx context.Context) error {
+	for b := range p.full {
+		body, contents, err := b.Finish()
+		if err != nil {
+			return err
+		}
+		if err := p.run.Packs.Put(ctx, pack.Key(p.run.Item.ID(), contents.Pack), body, store.PutOptions{Retention: p.run.Retention}); err != nil {
+			return err
+		}
+		// A crash here leaves a pack that no index names. The next run lists the
+		// packs, reads its contents and uses them.
+		p.run.Progress.Stored.Add(uint64(body.Size()))
+		p.buffers <- b.Buffer()
+		if err := p.known(ctx, contents); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// known collects the contents of packs that were put, and writes an index object
+// once there are enough.
+func (p *packer) known(ctx context.Context, c pack.Contents) error {
+	p.use(c.Pack)
+	p.indexMu.Lock()
+	defer p.indexMu.Unlock()
+	p.put = append(p.put, c)
+	for _, f := range c.Frames {
+		p.chunks += len(f.Chunks)
+	}
+	if p.chunks < segmentChunks {
+		return nil
+	}
+	return p.index(ctx)
+}
+
+// finish writes the last index object.
+func (p *packer) finish(ctx context.Context) error {
+	p.indexMu.Lock()
+	defer p.indexMu.Unlock()
+	left, err := p.run.Index.Unsourced(ctx)
+	if err != nil {
+		return err
+	}
+	p.put = append(p.put, left...) // found after an interrupted backup
+	return p.index(ctx)
+}
+
+// index writes an index object of the packs collected so far and adds them to the
+// local index. The caller holds indexMu.
+func (p *packer) index(ctx context.Context) error {
+	if len(p.put) == 0 {
+		return nil
+	}
+	r := p.run
+	name, size, err := r.Item.PutIndex(ctx, p.put, store.PutOptions{Retention: r.Retention})
+	if err != nil {
+		return err
+	}
+	r.Progress.Stored.Add(uint64(size))
+	// A crash here leaves an index object that the local index has not seen; the
+	// next Sync reads it.
+	if err := r.Index.Add(ctx, name, p.put); err != nil {
+		return err
+	}
+	r.claims.settle(p.put)
+	p.put, p.chunks = nil, 0
+	return nil
+}
