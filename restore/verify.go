@@ -1,0 +1,335 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/catalog/tree"
+	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/pack"
+)
+
+// VerifyConfig of a verification.
+type VerifyConfig struct {
+	Item    *catalog.Item
+	Objects store.Getter
+	Reader  *catalog.Reader     // of the item, over an index that is up to date
+	Points  []catalog.PointName // nil: all of the item
+
+	// Structure leaves out the content: it reads what packs, indexes and points say
+	// of themselves and whether all of it fits together.
+	Structure bool
+
+	Progress *VerifyProgress // counts as it goes; may be nil
+}
+
+// VerifyProgress counts what has been verified. It may be read at any time.
+type VerifyProgress struct {
+	Points  atomic.Uint64
+	Packs   atomic.Uint64
+	Chunks  atomic.Uint64
+	Bytes   atomic.Uint64 // read from the store
+	Damaged atomic.Uint64
+}
+
+// Finding is something that is wrong with the vault.
+type Finding struct {
+	Object store.Key
+	Path   string // in a point, where that is known
+	Err    error
+}
+
+// Verify checks an item: that every index opens and agrees with its packs, that
+// every pack is there, opens, and holds what it says, byte for byte, and that every
+// point finds everything it needs. It writes nothing. It returns what it found to
+// be wrong; the error says that it could not go on.
+//
+// Packs are read once each and from front to back, however many points use them,
+// where a restore of every point into the void would read them again and again.
+func Verify(ctx context.Context, cfg VerifyConfig) ([]Finding, error) {
+	if cfg.Progress == nil {
+		cfg.Progress = new(VerifyProgress)
+	}
+	v := &verify{VerifyConfig: cfg, good: make(map[pack.ID]struct{}), seen: make(map[chunk.ID]struct{})}
+	err := v.run(ctx)
+	if err != nil {
+		err = fmt.Errorf("verify %s: %w", cfg.Item.Name(), err)
+	}
+	slices.SortFunc(v.findings, func(a, b Finding) int { return slices.Compare([]byte(a.Object), []byte(b.Object)) })
+	return v.findings, err
+}
+
+type verify struct {
+	VerifyConfig
+	needed map[pack.ID]struct{} // nil: all
+
+	mu       sync.Mutex
+	findings []Finding
+	good     map[pack.ID]struct{}  // packs found to be right
+	seen     map[chunk.ID]struct{} // tree chunks already looked at
+}
+
+func (v *verify) run(ctx context.Context) error {
+	names := v.Points
+	if names == nil {
+		var err error
+		if names, err = v.Item.Points(ctx); err != nil {
+			return err
+		}
+	}
+	points, err := v.points(ctx, names)
+	if err != nil {
+		return err
+	}
+	if err := v.packs(ctx); err != nil {
+		return err
+	}
+	for _, p := range points {
+		if err := v.point(ctx, p); err != nil {
+			return err
+		}
+		v.Progress.Points.Add(1)
+	}
+	return nil
+}
+
+// found records a fault of the vault and lets the verification go on; a fault of
+// the way to it ends it.
+func (v *verify) found(ctx context.Context, object store.Key, path string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrDenied), errors.Is(err, store.ErrMissing):
+		return err
+	}
+	v.Progress.Damaged.Add(1)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.findings = append(v.findings, Finding{object, path, err})
+	return nil
+}
+
+// points reads the points and notes which packs they need.
+func (v *verify) points(ctx context.Context, names []catalog.PointName) ([]*catalog.Point, error) {
+	var points []*catalog.Point
+	if v.Points != nil {
+		v.needed = make(map[pack.ID]struct{})
+	}
+	for _, name := range names {
+		p, err := v.Item.Point(ctx, name)
+		if err != nil {
+			if err := v.found(ctx, v.Item.PointKey(name), "", err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		points = append(points, p)
+		if v.needed != nil {
+			for _, id := range p.Packs {
+				v.needed[id] = struct{}{}
+			}
+		}
+	}
+	return points, nil
+}
+
+// packs verifies every index object and every pack that one names.
+func (v *verify) packs(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	work := make(chan pack.Contents)
+	group.Go(func() error {
+		defer close(work)
+		for name, err := range v.Item.Indexes(ctx) {
+			if err != nil {
+				return err
+			}
+			contents, err := v.Item.Index(ctx, name)
+			if err := v.found(ctx, v.Item.IndexKey(name), "", err); err != nil {
+				return err
+			}
+			for _, c := range contents {
+				if _, ok := v.needed[c.Pack]; v.needed != nil && !ok {
+					continue
+				}
+				select {
+				case work <- c:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}
+		return nil
+	})
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			w := packVerifier{verify: v}
+			for c := range work {
+				err := w.pack(ctx, c)
+				if err == nil {
+					v.mu.Lock()
+					v.good[c.Pack] = struct{}{}
+					v.mu.Unlock()
+				} else if err := v.found(ctx, pack.Key(v.Item.ID(), c.Pack), "", err); err != nil {
+					return err
+				}
+				v.Progress.Packs.Add(1)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// packVerifier is a goroutine's memory for verifying packs.
+type packVerifier struct {
+	*verify
+	object, raw []byte
+}
+
+// pack verifies one pack against what an index says of it.
+func (w *packVerifier) pack(ctx context.Context, want pack.Contents) error {
+	have, err := w.Reader.Packs.Contents(ctx, want.Pack)
+	if err != nil {
+		return err
+	}
+	if !have.Equal(want) {
+		return fmt.Errorf("pack and index contradict each other: %w", crypt.ErrDamaged)
+	}
+	if w.Structure {
+		return nil
+	}
+	key := pack.Key(w.Item.ID(), want.Pack)
+	info, err := w.Objects.Stat(ctx, key)
+	if err != nil {
+		return err
+	}
+	if int64(cap(w.object)) < info.Size {
+		w.object = make([]byte, max(info.Size, pack.TargetSize+1<<20))
+	}
+	object := w.object[:info.Size]
+	if err := w.Objects.Get(ctx, key, object, 0); err != nil {
+		return err
+	}
+	w.Progress.Bytes.Add(uint64(len(object)))
+	if _, err := pack.Scrub(object); err != nil {
+		return err
+	}
+	return w.frames(ctx, have, object)
+}
+
+// frames opens every frame of a pack and checks every chunk in it.
+func (w *packVerifier) frames(ctx context.Context, c pack.Contents, object []byte) error {
+	var raw []byte
+	frame := -1
+	for id, loc := range c.Locations {
+		if int(loc.Frame) != frame {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			frame = int(loc.Frame)
+			var err error
+			if raw, err = w.Reader.Packs.Open(ctx, loc, object[loc.At:loc.At+loc.Stored], w.raw); err != nil {
+				return err
+			}
+			if loc.Codec != chunk.Stored {
+				w.raw = raw
+			}
+		}
+		if _, err := w.Reader.Cut(ctx, raw, loc, id); err != nil {
+			return err
+		}
+		w.Progress.Chunks.Add(1)
+	}
+	return nil
+}
+
+// point checks that a point finds all it needs.
+func (v *verify) point(ctx context.Context, p *catalog.Point) error {
+	key := v.Item.PointKey(p.Name)
+	for _, id := range p.Packs {
+		if _, ok := v.good[id]; !ok {
+			if err := v.found(ctx, key, "", fmt.Errorf("it needs pack %s, which is damaged, gone or in no index: %w", id, crypt.ErrDamaged)); err != nil {
+				return err
+			}
+		}
+	}
+	return v.tree(ctx, key, "", p.Root)
+}
+
+func (v *verify) tree(ctx context.Context, point store.Key, path string, trees []chunk.ID) error {
+	fresh := false
+	for _, id := range trees {
+		if _, ok := v.seen[id]; !ok {
+			v.seen[id] = struct{}{}
+			fresh = true
+		}
+		if err := v.found(ctx, point, path, v.ref(ctx, id, pack.Tree, 0)); err != nil {
+			return err
+		}
+	}
+	if !fresh && len(trees) > 0 {
+		return nil
+	}
+	for n, err := range v.Reader.Nodes(ctx, trees) {
+		if err != nil {
+			return v.found(ctx, point, path, err)
+		}
+		if n.Type == tree.Dir {
+			if err := v.tree(ctx, point, path+"/"+n.Name, n.Trees); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := v.found(ctx, point, path+"/"+n.Name, v.file(ctx, n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *verify) file(ctx context.Context, n *tree.Node) error {
+	var size uint64
+	for e, err := range v.Reader.Extents(ctx, n.Content) {
+		if err != nil {
+			return err
+		}
+		if e.Kind == tree.Content {
+			if err := v.ref(ctx, e.ID, pack.Data, e.Length); err != nil {
+				return err
+			}
+		}
+		size += e.Length
+	}
+	if size != n.Size {
+		return fmt.Errorf("content has %d bytes instead of %d: %w", size, n.Size, crypt.ErrDamaged)
+	}
+	return nil
+}
+
+// ref checks that a chunk is known, has the length that is expected (0: any), and
+// is in a good pack.
+func (v *verify) ref(ctx context.Context, id chunk.ID, typ pack.FrameType, length uint64) error {
+	loc, err := v.Reader.Find(ctx, id, typ)
+	if err != nil {
+		return err
+	}
+	if length != 0 && uint64(loc.Length) != length {
+		return fmt.Errorf("chunk %s has %d bytes instead of %d: %w", id, loc.Length, length, crypt.ErrDamaged)
+	}
+	if _, ok := v.good[loc.Pack]; !ok {
+		return fmt.Errorf("chunk %s is in pack %s, which is damaged: %w", id, loc.Pack, crypt.ErrDamaged)
+	}
+	return nil
+}
