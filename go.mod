@@ -2,6 +2,8 @@ module github.com/cofferbackup/coffer
 
 go 1.26.0
 
+require golang.org/x/sys v0.49.0
+
 require (
 	github.com/Microsoft/go-winio v0.6.4 // indirect
 	github.com/ThalesGroup/crypto11 v1.6.2 // indirect
@@ -44,7 +46,6 @@ require (
 	golang.org/x/crypto v0.57.0 // indirect
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/term v0.47.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	gopkg.in/ini.v1 v1.67.3 // indirect

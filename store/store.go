@@ -6,6 +6,12 @@
 //   - A Put that failed may have happened. Whoever retries must be ready to find
 //     the object in place.
 //   - Only Delete removes, and only the agent holds a Deleter.
+//   - An operation looks at its arguments and at ctx before it changes anything.
+//   - What is put or deleted when the operation returns stays so after a crash of
+//     the machine that holds it.
+//
+// Callers keep one rule in return: a key is never the folder of another ("a" and
+// "a/b"), because file systems cannot hold both.
 package store
 
 import (
@@ -64,6 +70,18 @@ func (k Key) Check() error {
 	return nil
 }
 
+// CheckPrefix tells whether k can be the start of a key, as List takes it.
+func (k Key) CheckPrefix() error {
+	if k == "" {
+		return nil
+	}
+	// A prefix ends anywhere in a key, also where a new segment begins.
+	if err := Key(strings.TrimSuffix(string(k), "/")).Check(); err != nil {
+		return fmt.Errorf("prefix of a key: %w", err)
+	}
+	return nil
+}
+
 // Base returns the last segment of k.
 func (k Key) Base() string { return string(k[strings.LastIndexByte(string(k), '/')+1:]) }
 
@@ -87,10 +105,41 @@ func (b Body) Size() int64 {
 	return n
 }
 
+// Check tells whether b is small enough to be put.
+func (b Body) Check() error {
+	if n := b.Size(); n > MaxObject {
+		return fmt.Errorf("object of %d bytes is over the limit of %d", n, int64(MaxObject))
+	}
+	return nil
+}
+
+// Slice returns n bytes of b from off, without copying. It panics if they are
+// not all in b.
+func (b Body) Slice(off, n int64) Body {
+	if off < 0 || n < 0 || off > b.Size()-n {
+		panic(fmt.Sprintf("slice %d bytes at %d of a body of %d", n, off, b.Size()))
+	}
+	var out Body
+	for _, p := range b {
+		if n == 0 {
+			break
+		}
+		if off >= int64(len(p)) {
+			off -= int64(len(p))
+			continue
+		}
+		p = p[off:]
+		p = p[:min(n, int64(len(p)))]
+		out, off, n = append(out, p), 0, n-int64(len(p))
+	}
+	return out
+}
+
 // Reader returns a new reader over b, which several readers may share.
 func (b Body) Reader() io.ReadSeeker { return &bodyReader{body: b, size: b.Size()} }
 
-// Retention asks the store to refuse deletion until a time, where it can.
+// Retention asks the store to refuse deletion until a time. A store that cannot
+// promise that refuses the Put with errors.ErrUnsupported.
 type Retention struct {
 	Until      time.Time // zero: none
 	Compliance bool      // false: governance mode
@@ -103,8 +152,9 @@ type PutOptions struct {
 
 // Getter reads objects.
 type Getter interface {
-	// Get fills p from offset off of the object: all of p, or an error.
-	// ErrNotExist if there is no such object, ErrShort if it ends too early.
+	// Get fills p from offset off of the object: all of p, or an error, and then
+	// what is in p is undefined. ErrNotExist if there is no such object, ErrShort
+	// if it ends too early.
 	Get(ctx context.Context, key Key, p []byte, off int64) error
 	// Stat returns what a listing would say of the object.
 	Stat(ctx context.Context, key Key) (Info, error)
@@ -119,16 +169,17 @@ type Putter interface {
 
 // Lister finds objects.
 type Lister interface {
-	// List yields every object whose key starts with prefix ("" for all), in no
-	// promised order. The prefix is compared as text and need not end at a "/".
-	// After an error it yields nothing more. Objects that are put or deleted
-	// meanwhile may or may not be seen.
+	// List yields every object whose key starts with prefix ("" for all) once, in
+	// ascending order of the bytes of their keys. The prefix is compared as text
+	// and need not end at a "/". After an error it yields nothing more; without
+	// one, the listing is complete. Objects that are put or deleted meanwhile may
+	// or may not be seen.
 	List(ctx context.Context, prefix Key) iter.Seq2[Info, error]
 }
 
 // Deleter removes objects.
 type Deleter interface {
-	// Delete removes the object. No error if it is not there. ErrLocked if
+	// Delete removes the object, durably. No error if it is not there. ErrLocked if
 	// retention forbids it.
 	Delete(ctx context.Context, key Key) error
 }
@@ -141,39 +192,41 @@ type Store interface {
 	Deleter
 }
 
-// ReadAll returns the whole object, which must be no larger than limit bytes.
+// ReadAll returns the whole object, which must be no larger than limit bytes, nor
+// than MaxObject.
 func ReadAll(ctx context.Context, g Getter, key Key, limit int64) ([]byte, error) {
 	info, err := g.Stat(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size > limit {
-		return nil, fmt.Errorf("read %s: %d bytes are more than the limit of %d", key, info.Size, limit)
+	if limit = min(limit, MaxObject); info.Size < 0 || info.Size > limit {
+		return nil, fmt.Errorf("read %s: its size of %d bytes is not in 0..%d", key, info.Size, limit)
 	}
 	p := make([]byte, info.Size)
-	return p, g.Get(ctx, key, p, 0)
+	if err := g.Get(ctx, key, p, 0); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 type bodyReader struct {
 	body Body
 	size int64
 	pos  int64
+	part int   // the part that pos is in
+	off  int64 // where in it
 }
 
 func (r *bodyReader) Read(p []byte) (int, error) {
 	if r.pos >= r.size {
 		return 0, io.EOF
 	}
-	off, n := r.pos, 0
-	for _, part := range r.body {
-		if off >= int64(len(part)) {
-			off -= int64(len(part))
-			continue
-		}
-		c := copy(p[n:], part[off:])
-		n, off = n+c, 0
-		if n == len(p) {
-			break
+	n := 0
+	for n < len(p) && r.part < len(r.body) {
+		c := copy(p[n:], r.body[r.part][r.off:])
+		n, r.off = n+c, r.off+int64(c)
+		if r.off == int64(len(r.body[r.part])) {
+			r.part, r.off = r.part+1, 0
 		}
 	}
 	r.pos += int64(n)
@@ -182,14 +235,21 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 
 func (r *bodyReader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
+	case io.SeekStart:
 	case io.SeekCurrent:
 		offset += r.pos
 	case io.SeekEnd:
 		offset += r.size
+	default:
+		return 0, fmt.Errorf("seek: whence %d is unknown", whence)
 	}
 	if offset < 0 {
 		return 0, errors.New("seek before the start")
 	}
-	r.pos = offset
+	r.pos, r.part, r.off = offset, 0, offset
+	for r.part < len(r.body) && r.off >= int64(len(r.body[r.part])) {
+		r.off -= int64(len(r.body[r.part]))
+		r.part++
+	}
 	return offset, nil
 }
