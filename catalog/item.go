@@ -78,7 +78,7 @@ func (v *Vault) CreateItem(ctx context.Context, name string, now time.Time) (*It
 	}
 	id := v.key.ItemID(name)
 	secret := crypt.NewSecret()
-	wrapped, err := secret.Wrap(v.ring.Wrappers())
+	wrapped, err := secret.Wrap(v.keys().Wrappers())
 	if err != nil {
 		return nil, fmt.Errorf("create item %s: %w", name, err)
 	}
@@ -156,7 +156,7 @@ func (it *Item) Secret(ctx context.Context, generation uint32) (*crypt.Secret, e
 	if !ok {
 		return nil, fmt.Errorf("item %s has no key record of generation %d: %w", it.name, generation, crypt.ErrDamaged)
 	}
-	s, _, err := crypt.OpenSecret(ctx, it.vault.ring, body.wrapped())
+	s, _, err := crypt.OpenSecret(ctx, it.vault.keys(), body.wrapped())
 	if err != nil {
 		return nil, fmt.Errorf("item %s, generation %d: %w", it.name, generation, err)
 	}

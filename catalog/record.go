@@ -85,8 +85,8 @@ func ScrubRecord(key store.Key, b []byte) error {
 	if key == descriptorKey {
 		magic = descriptorMagic
 	}
-	var any cbor.RawMessage
-	_, err := parseRecord(magic, key, b, &any)
+	var body cbor.RawMessage
+	_, err := parseRecord(magic, key, b, &body)
 	return err
 }
 

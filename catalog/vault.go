@@ -21,8 +21,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
+	"sync"
 	"time"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/kek"
@@ -131,10 +135,12 @@ type Vault struct {
 	objects Objects
 	id      crypt.VaultID
 	key     *crypt.VaultKey
-	ring    *kek.Ring
 	mode    Mode
 	created time.Time
 	opened  kek.Ref
+
+	ringMu sync.Mutex
+	ring   *kek.Ring
 }
 
 // CreateOptions of a vault.
@@ -287,3 +293,56 @@ func (v *Vault) OpenedWith() kek.Ref { return v.opened }
 
 // Close zeroes the vault key.
 func (v *Vault) Close() { v.key.Close() }
+
+// UseRing gives the vault other keys, for what is opened and wrapped from now on.
+func (v *Vault) UseRing(ring *kek.Ring) {
+	v.ringMu.Lock()
+	defer v.ringMu.Unlock()
+	v.ring = ring
+}
+
+func (v *Vault) keys() *kek.Ring {
+	v.ringMu.Lock()
+	defer v.ringMu.Unlock()
+	return v.ring
+}
+
+// CheckRecords reads the descriptor and every key record of the vault again, also
+// those of earlier epochs, and yields each with what is wrong with it, or nil. An
+// error without a key says that it could not go on.
+func (v *Vault) CheckRecords(ctx context.Context) iter.Seq2[store.Key, error] {
+	return func(yield func(store.Key, error) bool) {
+		keys, err := listKeyRecords(ctx, v.objects, "keys/")
+		if err != nil {
+			yield("", err)
+			return
+		}
+		for _, key := range append(keys, descriptorKey) {
+			err := v.checkRecord(ctx, key)
+			if errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil {
+				yield("", err)
+				return
+			}
+			if !yield(key, err) {
+				return
+			}
+		}
+	}
+}
+
+func (v *Vault) checkRecord(ctx context.Context, key store.Key) error {
+	raw, err := store.ReadAll(ctx, v.objects, key, maxRecord)
+	if err != nil {
+		return err
+	}
+	magic := keyRecordMagic
+	if key == descriptorKey {
+		magic = descriptorMagic
+	}
+	var body cbor.RawMessage
+	rec, err := parseRecord(magic, key, raw, &body)
+	if err != nil {
+		return err
+	}
+	return rec.verify(v.key)
+}

@@ -29,7 +29,9 @@ import (
 
 // Errors of every provider. An error that a provider returns from Unwrap or from
 // opening a key wraps exactly one of them, so that the agent can tell a key that
-// was taken away from one that is out of reach.
+// was taken away from one that is out of reach. A deadline that passes is
+// ErrUnreachable. Only a call that its caller cancelled says nothing about the
+// key: its error wraps context.Canceled and none of these.
 var (
 	// ErrUnreachable: the provider did not answer. The key may be fine; try later.
 	ErrUnreachable = errors.New("key provider does not answer")
@@ -145,4 +147,11 @@ type Key interface {
 	// unwrap. Its errors are those of Unwrap.
 	Check(ctx context.Context) error
 	Close() error
+}
+
+// Cautioner is a key that may be used and has a flaw that its owner should know,
+// such as private numbers that were once outside the token.
+type Cautioner interface {
+	// Cautions returns a sentence for each flaw, without a full stop.
+	Cautions() []string
 }

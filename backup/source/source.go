@@ -10,6 +10,8 @@ package source
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 
 	"github.com/cofferbackup/coffer/catalog/tree"
@@ -39,15 +41,18 @@ type Session interface {
 	Close() error
 }
 
-// Dir is an open directory. One goroutine uses it at a time.
+// Dir is an open directory. One goroutine uses it at a time; the files and
+// directories opened from it may be used by others meanwhile.
 type Dir interface {
 	// Names returns the names of the children, sorted bytewise, without what the
 	// configuration leaves out.
 	Names(ctx context.Context) ([]string, error)
 	// Stat describes a child. prev is its node in the last point, or nil. If the
-	// child is a file, unchanged since then (size, mtime, ctime, inode and type
-	// are equal), Stat returns prev itself and same is true. Otherwise Content,
-	// Lists and Trees of the result are empty. ErrVanished if it is gone.
+	// child is not a directory and is unchanged since then (size, mtime, ctime,
+	// inode and type are equal), same is true and the node is prev itself, or a
+	// copy of it in which only Link is new. Otherwise Content and Trees of the
+	// result are empty. ErrVanished if it is gone; ErrSkipped if it is not to be
+	// kept.
 	Stat(ctx context.Context, name string, prev *tree.Node) (node *tree.Node, same bool, err error)
 	// Dir opens a child directory. The parent must stay open until the child is closed.
 	Dir(ctx context.Context, name string) (Dir, error)
@@ -66,10 +71,12 @@ type File interface {
 	// Read reads within the current range; io.EOF at its end. A file that has
 	// become shorter ends early; Changed will say so.
 	io.Reader
-	// Changed tells whether the file was changed since it was opened, and returns
-	// its node as it is now (without content).
+	// Changed tells whether the file was changed since it was opened or rewound,
+	// and returns its node as it is now (without content). That node, not the one
+	// of Dir.Stat, is what goes with the content that was read: the file may have
+	// been changed between Stat and Open.
 	Changed() (node *tree.Node, changed bool, err error)
-	// Rewind goes back to the start, to read a changed file again; io.EOF-like
+	// Rewind goes back to the start, to read a changed file again.
 	// errors.ErrUnsupported if the file can be read only once.
 	Rewind() error
 	Close() error
@@ -84,10 +91,16 @@ type Skip struct {
 	Fault bool
 }
 
-// ErrVanished: the entry went away between its listing and its reading. It is
-// passed over without a fault.
-var ErrVanished = errVanished{}
-
-type errVanished struct{}
-
-func (errVanished) Error() string { return "entry vanished while it was being read" }
+// Errors of a source. Any other error of an entry passes over that entry, with a
+// fault.
+var (
+	// ErrFailed: the source as a whole has failed, and so does the backup. A stream
+	// whose reader fails says so.
+	ErrFailed = errors.New("source failed")
+	// ErrVanished: the entry went away between its listing and its reading. No fault.
+	ErrVanished = errors.New("entry vanished while it was being read")
+	// ErrSkipped: the entry is passed over on purpose (a socket, a file over the
+	// size limit) and the source has told report. It is also an ErrVanished, since
+	// a caller does the same for both.
+	ErrSkipped = fmt.Errorf("entry is not kept: %w", ErrVanished)
+)

@@ -14,7 +14,8 @@ import (
 	"github.com/cofferbackup/coffer/catalog/tree"
 )
 
-// Errors of every target.
+// Errors of every target. Those that are not ErrFull or ErrReadOnly are the
+// entry's: the caller reports it and goes on.
 var (
 	// ErrName: the name is not a single path component ("", ".", "..", with "/" or NUL).
 	ErrName = errors.New("name is not a single path component")
@@ -22,6 +23,11 @@ var (
 	ErrFull = errors.New("target is full")
 	// ErrReadOnly: the file system is read-only. Fatal.
 	ErrReadOnly = errors.New("target is read-only")
+	// ErrPrivilege: the process may not make such an entry (a device, without root).
+	ErrPrivilege = errors.New("not permitted to this process; run the restore as root")
+	// ErrInTheWay: what has the name is of another kind than what was asked for,
+	// or is a directory where a name was to be replaced. Remove it first.
+	ErrInTheWay = errors.New("something else has the name")
 )
 
 // Target is a place to restore to, as asked for.
@@ -38,6 +44,16 @@ type Options struct {
 	NumericOwner bool
 	// DryRun answers as if, and changes nothing.
 	DryRun bool
+	// Report is told what an entry could not be given although it was restored.
+	// It may be called concurrently; nil ignores it.
+	Report func(Lack)
+}
+
+// Lack is what an entry was restored without: its owner, where the process may
+// not change owners; an attribute that the file system does not take.
+type Lack struct {
+	Path   string // below the target, slash-separated
+	Reason string // for people: "owner 1000:1000: operation not permitted"
 }
 
 // Sink is a target while it is being written. Different directories and files
@@ -54,19 +70,23 @@ type Sink interface {
 // for Finish, which comes last.
 type Dir interface {
 	// Look tells what is there under the name: a node without content (Xattrs and
-	// Target included), or nil.
+	// Target included), or nil. A socket, which no point has, is of type 0.
 	Look(name string) (*tree.Node, error)
-	// Names lists what is there, sorted bytewise.
+	// Names lists what is there, sorted bytewise, without files that are not
+	// committed yet.
 	Names() ([]string, error)
-	// Dir opens the directory name and makes it if it is not there. What is there
-	// and not a directory is an error; Remove it first.
+	// Dir opens the directory name and makes it if it is not there. The parent
+	// must stay open until the child is finished. ErrInTheWay if what is there is
+	// not a directory.
 	Dir(name string) (Dir, error)
 	// Existing opens the file name for comparing; the caller closes it.
+	// ErrInTheWay if it is not a file.
 	Existing(name string) (Existing, error)
 	// Create begins a file that will be called node.Name: Size bytes, all holes.
 	Create(node *tree.Node) (File, error)
 	// Make makes a symlink, FIFO or device with its metadata, in place of what is
-	// there unless that is a directory.
+	// there unless that is a directory (ErrInTheWay). ErrPrivilege if only root
+	// may make it.
 	Make(node *tree.Node) error
 	// Link makes name another name of a file that was committed in dir, in place
 	// of what is there unless that is a directory.

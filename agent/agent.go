@@ -1,0 +1,164 @@
+// Package agent is the service: it holds the vaults and keys of the configuration
+// open, runs jobs, and answers the control socket.
+//
+// Invariants:
+//   - One agent per state folder.
+//   - A key or store that does not answer is an alarm in the status, never a reason
+//     not to start.
+//   - Vault ids come from the configuration or the agent's own state; without one,
+//     nothing in a store is trusted.
+//   - State is what can be lost: ids apart, all of it is rebuilt from the vault.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cofferbackup/coffer/agent/config"
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/backup"
+	"github.com/cofferbackup/coffer/backup/source"
+	"github.com/cofferbackup/coffer/internal/durable"
+	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/restore/target"
+	"github.com/cofferbackup/coffer/store"
+)
+
+// Config of an agent: the operator's configuration, and the implementations to
+// use for what it names.
+type Config struct {
+	Settings *config.Config
+	Program  control.Version
+	Parts    Parts
+	Clock    func() time.Time
+	Log      *slog.Logger
+}
+
+// Parts opens what a configuration names.
+type Parts struct {
+	// Store opens a store; MakeStore first makes it where that can be done. A store
+	// that is an io.Closer is closed.
+	Store, MakeStore func(ctx context.Context, url string) (store.Store, error)
+	// Key opens all versions of a key; MakeKey makes one and returns its reference.
+	Key     func(ctx context.Context, name, uri string) ([]kek.Key, error)
+	MakeKey func(ctx context.Context, name, uri string, bits int) (kek.Ref, error)
+	// Source makes an item's source; data, if not nil, is a caller's stream to read
+	// instead, to be called name.
+	Source func(item config.Item, name string, data Stream) (source.Source, error)
+	// Target makes the target for a folder of this host.
+	Target func(path string) (target.Target, error)
+	// Index opens the local index kept at path.
+	Index func(ctx context.Context, path string) (Index, error)
+}
+
+// Stream is a caller's data.
+type Stream = io.Reader
+
+// Index is the local index of an item.
+type Index interface {
+	backup.Index
+	Close() error
+}
+
+// Agent is a running service. It implements control.Backend.
+type Agent struct {
+	Config
+	host    string
+	started time.Time
+	jobs    *jobs
+	state   *state
+
+	mu     sync.Mutex
+	keys   map[string][]kek.Key // open keys, by name
+	vaults map[string]*vault    // open vaults, by name
+}
+
+var _ control.Backend = (*Agent)(nil)
+
+// Run runs the agent until ctx ends, answering on l, which it closes. It returns
+// nil after an orderly end.
+func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access) error {
+	a, err := open(ctx, cfg)
+	if err != nil {
+		l.Close()
+		return err
+	}
+	server := control.NewServer(control.ServerConfig{Backend: a, Logger: cfg.Log, Role: access.Role, Version: cfg.Program.Version})
+	tasks, tctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error { return server.Serve(tctx, l) })
+	tasks.Go(func() error { a.warm(tctx); return nil })
+	cfg.Log.Info("agent started", "version", cfg.Program.Version, "state", cfg.Settings.Agent.State, "vaults", len(cfg.Settings.Vaults), "items", len(cfg.Settings.Items))
+	err = tasks.Wait()
+	a.close()
+	cfg.Log.Info("agent stopped")
+	return err
+}
+
+// ErrStateBusy: another agent uses the state folder.
+var ErrStateBusy = errors.New("another agent uses the state folder")
+
+// open takes the state folder.
+func open(ctx context.Context, cfg Config) (*Agent, error) {
+	dir := cfg.Settings.Agent.State
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open state folder: %w", err)
+	}
+	st, err := openState(dir)
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fmt.Errorf("%w: %s: stop that one first, or give this one an agent.state of its own", ErrStateBusy, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state folder: %w", err)
+	}
+	q, err := openJobs(filepath.Join(dir, "jobs"), cfg.Clock, cfg.Log)
+	if err != nil {
+		st.close()
+		return nil, fmt.Errorf("open state folder: %w", err)
+	}
+	jctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	q.stop, q.halt = jctx, cancel
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return &Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: q, state: st,
+		keys: make(map[string][]kek.Key), vaults: make(map[string]*vault)}, nil
+}
+
+// warm opens the vaults, so that their state is known before anybody asks.
+func (a *Agent) warm(ctx context.Context) {
+	for name := range a.Settings.Vaults {
+		if _, err := a.vault(ctx, name); err != nil && ctx.Err() == nil && control.CodeOf(err) != control.CodeNotFound {
+			a.Log.Warn("vault not open", "vault", name, "err", err)
+		}
+	}
+}
+
+// close ends all jobs at a safe point and zeroes all secrets.
+func (a *Agent) close() {
+	a.jobs.halt(errStopping)
+	a.jobs.wg.Wait()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, v := range a.vaults {
+		v.close(a.Log)
+	}
+	for name, keys := range a.keys {
+		for _, k := range keys {
+			if err := k.Close(); err != nil {
+				a.Log.Warn("key not closed", "key", name, "err", err)
+			}
+		}
+	}
+	a.state.close()
+}

@@ -1,0 +1,249 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// check notes everything that the fields' types do not tell.
+func check(p *problems, c *Config) {
+	checkAgent(p, &c.Agent)
+	for name, k := range c.Keys {
+		field := "keys." + name
+		checkName(p, field, "a key", name)
+		checkKey(p, field, k)
+	}
+	stores := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(c.Vaults)) {
+		v, field := c.Vaults[name], "vaults."+name
+		checkName(p, field, "a vault", name)
+		checkVault(p, c, field, v)
+		if other, taken := stores[v.Store]; taken && v.Store != "" {
+			p.add(field+".store", "give each vault its own", "vault %s is there already", other)
+		}
+		stores[v.Store] = name
+	}
+	for name, item := range c.Items {
+		field := "items." + name
+		checkName(p, field, "an item", name)
+		checkItem(p, c, field, item)
+	}
+}
+
+// checkName refuses names that could not be said on a command line or in a key of
+// the store.
+func checkName(p *problems, field, what, name string) {
+	ok := len(name) >= 1 && len(name) <= 64
+	for i := range len(name) {
+		c := name[i]
+		letter := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+		ok = ok && (letter || i > 0 && (c == '.' || c == '_' || c == '-'))
+	}
+	if !ok {
+		p.add(field, "use a-z, 0-9, . _ and -, a letter or digit first, at most 64", "%q cannot be the name of %s", name, what)
+	}
+}
+
+func checkAgent(p *problems, a *Agent) {
+	checkAbs(p, "agent.state", a.State)
+	checkAbs(p, "agent.socket", a.Socket)
+	checkOneOf(p, "agent.log.level", a.Log.Level, "debug", "info", "warn", "error")
+	checkOneOf(p, "agent.log.format", a.Log.Format, "text", "json")
+}
+
+// checkAbs refuses a path that depends on where the agent was started.
+func checkAbs(p *problems, field, path string) {
+	if path != "" && !filepath.IsAbs(path) {
+		p.add(field, "write it from the root", "%q is not an absolute path", path)
+	}
+}
+
+func checkOneOf(p *problems, field, value string, choices ...string) {
+	if value != "" && !slices.Contains(choices, value) {
+		p.add(field, "use "+strings.Join(choices[:len(choices)-1], ", ")+" or "+choices[len(choices)-1], "%q is not known", value)
+	}
+}
+
+// required notes a field that is missing or empty.
+func required(p *problems, field, value, next string) bool {
+	if value == "" {
+		p.add(field, next, "it is missing")
+	}
+	return value != ""
+}
+
+// checkKey never repeats the URI: somebody may have put the PIN into it.
+func checkKey(p *problems, field string, k Key) {
+	field += ".uri"
+	if !required(p, field, k.URI, `say where the key is: uri: "file:///etc/coffer/kek.pem"`) {
+		return
+	}
+	scheme, rest, _ := strings.Cut(k.URI, ":")
+	switch scheme {
+	case "pkcs11", "file", "https":
+	default:
+		p.add(field, "use pkcs11:, file:/// or https://", "it begins with no kind of key that there is")
+		return
+	}
+	_, query, _ := strings.Cut(rest, "?")
+	if secretByValue(query, "pin-value", "pin", "passphrase", "password", "passphrase-value") {
+		p.add(field, "say where it is instead: pin-source=file:/etc/coffer/pin, or passphrase-source=file:/etc/coffer/pass", "a PIN or passphrase may not be in the configuration")
+	}
+	switch {
+	case scheme == "https":
+		checkHTTPS(p, field, k.URI)
+	case scheme == "file" && !strings.HasPrefix(rest, "///"):
+		p.add(field, "write file:///, then the path", "the path of the key is not absolute")
+	}
+}
+
+// secretByValue tells whether a query has one of the attributes.
+func secretByValue(query string, names ...string) bool {
+	for _, pair := range strings.FieldsFunc(query, func(r rune) bool { return r == '&' || r == ';' }) {
+		name, _, _ := strings.Cut(pair, "=")
+		if plain, err := url.PathUnescape(name); err == nil {
+			name = plain
+		}
+		if slices.Contains(names, strings.ToLower(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+func checkHTTPS(p *problems, field, uri string) {
+	u, err := url.Parse(uri)
+	switch {
+	case err != nil || u.Host == "":
+		p.add(field, "write https://NAME.vault.azure.net/keys/KEY", "it is not a URL")
+	case u.User != nil:
+		p.add(field, "take out what is before the @", "credentials may not be in the configuration")
+	}
+}
+
+func checkVault(p *problems, c *Config, field string, v Vault) {
+	if required(p, field+".store", v.Store, `say where it is: store: "file:///srv/backup"`) {
+		checkStore(p, field+".store", v.Store)
+	}
+	if len(v.Keys) == 0 {
+		p.add(field+".keys", "name the keys that open it, from keys", "it has no keys")
+	}
+	seen := map[string]bool{}
+	for i, k := range v.Keys {
+		at := fmt.Sprintf("%s.keys[%d]", field, i)
+		if _, known := c.Keys[k]; !known {
+			p.add(at, suggest(k, "keys", slices.Sorted(maps.Keys(c.Keys))), "there is no key %q", k)
+		} else if seen[k] {
+			p.add(at, "name it once", "key %s is named twice", k)
+		}
+		seen[k] = true
+	}
+	checkOneOf(p, field+".compression", v.Compression, "fastest", "default", "better", "max")
+	if v.Lock != nil {
+		checkOneOf(p, field+".lock.mode", v.Lock.Mode, "governance", "compliance")
+		if v.Lock.Days < 1 || v.Lock.Days > 36500 {
+			p.add(field+".lock.days", "use 1 to 36500", "a lock of %d days makes no sense", v.Lock.Days)
+		}
+		if strings.HasPrefix(v.Store, "file:") {
+			p.add(field+".lock", "leave it out, or use an S3 bucket with object lock", "a folder cannot refuse to delete")
+		}
+	}
+}
+
+// checkStore never repeats the URL: somebody may have put credentials into it.
+func checkStore(p *problems, field, store string) {
+	scheme, rest, _ := strings.Cut(store, ":")
+	if scheme != "file" && scheme != "s3" || !strings.HasPrefix(rest, "//") {
+		p.add(field, "use file:///path or s3://host/bucket", "it begins with no kind of store that there is")
+		return
+	}
+	where, query, _ := strings.Cut(rest, "?")
+	authority, _, _ := strings.Cut(strings.TrimPrefix(where, "//"), "/")
+	switch {
+	case strings.Contains(authority, "@"),
+		secretByValue(query, "access_key", "secret_key", "access-key", "secret-key", "secret", "password", "token"):
+		p.add(field, "put them into a file of mode 0600 and say credentials=file:/path", "credentials may not be in the configuration")
+	case scheme == "file" && authority != "":
+		p.add(field, "write file:///, then the path", "the path of the store is not absolute")
+	case scheme == "s3" && authority == "":
+		p.add(field, "write s3://host/bucket", "it names no host")
+	}
+}
+
+// suggest says what to do about a name that does not exist.
+func suggest(name, section string, names []string) string {
+	switch near := closest(name, names); {
+	case near != "":
+		return "did you mean " + near + "?"
+	case len(names) == 0:
+		return "add it to " + section
+	case len(names) > 8:
+		return "add it to " + section + ", or use one that is there"
+	}
+	return "add it to " + section + ", or use one that is there: " + strings.Join(names, ", ")
+}
+
+func checkItem(p *problems, c *Config, field string, item Item) {
+	if required(p, field+".vault", item.Vault, "name the vault that keeps it, from vaults") {
+		if _, known := c.Vaults[item.Vault]; !known {
+			p.add(field+".vault", suggest(item.Vault, "vaults", slices.Sorted(maps.Keys(c.Vaults))), "there is no vault %q", item.Vault)
+		}
+	}
+	switch {
+	case item.Files == nil && item.Stream == nil:
+		p.add(field, "add files: {paths: [...]} or stream: {command: [...]}", "it has no source")
+	case item.Files != nil && item.Stream != nil:
+		p.add(field+".stream", "make two items of it", "an item has one source, and this one has files too")
+	}
+	if item.Files != nil {
+		checkFiles(p, field+".files", item.Files)
+	}
+	if item.Stream != nil {
+		checkStream(p, field+".stream", item.Stream)
+	}
+}
+
+func checkFiles(p *problems, field string, f *Files) {
+	if len(f.Paths) == 0 {
+		p.add(field+".paths", "name the files and folders to keep", "it has no paths")
+	}
+	seen := map[string]bool{}
+	for i, path := range f.Paths {
+		at := fmt.Sprintf("%s.paths[%d]", field, i)
+		clean := filepath.Clean(path)
+		switch {
+		case !filepath.IsAbs(path):
+			p.add(at, "write it from the root", "%q is not an absolute path", path)
+		case seen[clean]:
+			p.add(at, "name it once", "%s is named twice", clean)
+		}
+		seen[clean] = true
+	}
+	for i, path := range f.ExcludeFiles {
+		if !filepath.IsAbs(path) {
+			p.add(fmt.Sprintf("%s.exclude_files[%d]", field, i), "write it from the root", "%q is not an absolute path", path)
+		}
+	}
+}
+
+func checkStream(p *problems, field string, s *Stream) {
+	if len(s.Command) > 0 && !filepath.IsAbs(s.Command[0]) {
+		p.add(field+".command[0]", "write it from the root; for a pipeline: [/bin/sh, -c, ...]", "%q is not an absolute path", s.Command[0])
+	}
+	if s.Name == "." || s.Name == ".." || strings.Contains(s.Name, "/") || len(s.Name) > 255 {
+		p.add(field+".name", "use a name without /", "%q cannot be the name of a file", s.Name)
+	}
+	for i, e := range s.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			p.add(fmt.Sprintf("%s.env[%d]", field, i), "write NAME=value", "it is not a variable")
+		}
+	}
+	if len(s.Command) == 0 && (len(s.Env) > 0 || s.Dir != "") {
+		p.add(field, "add command, or leave env and dir out", "env and dir are a command's, and there is none")
+	}
+	checkAbs(p, field+".dir", s.Dir)
+}

@@ -1,0 +1,124 @@
+// Package config reads the agent's one configuration file. Config and the structs
+// below it are its manual: each field says what it is, its default and its form.
+//
+// The file is YAML. What is not a field, a value that makes no sense and two
+// alternatives at once are refused, all of them in one go, each with its line,
+// column, field and what to do. Secrets are never in the file: it says where they
+// are (file:/path, env:NAME).
+package config
+
+// Config is the whole file.
+//
+//	agent:  {state: /var/lib/coffer, socket_group: coffer}
+//	keys:
+//	  main: {uri: "pkcs11:token=backup;object=coffer-kek?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/coffer/pin"}
+//	vaults:
+//	  site: {store: "s3://minio.example:9000/backups", keys: [main]}
+//	items:
+//	  etc:  {vault: site, files: {paths: [/etc], exclude: ["*.tmp"]}}
+//
+// Names of keys, vaults and items are 1 to 64 of a-z, 0-9, ".", "_" and "-", and
+// begin with a letter or digit.
+type Config struct {
+	Agent  Agent            `yaml:"agent"`
+	Keys   map[string]Key   `yaml:"keys"`
+	Vaults map[string]Vault `yaml:"vaults"`
+	Items  map[string]Item  `yaml:"items"`
+
+	// Name is the file's, for messages. It is not a field of the file.
+	Name string `yaml:"-"`
+}
+
+// Agent is the service itself.
+type Agent struct {
+	// State is the folder of what the agent keeps for itself: vault ids, indexes,
+	// the history of jobs. Losing it loses no backup. Default: /var/lib/coffer
+	// (%ProgramData%\coffer on Windows).
+	State string `yaml:"state"`
+	// Socket is where the agent listens for coffer. Default: /run/coffer/coffer.sock
+	// (\\.\pipe\coffer on Windows); it is "" here then.
+	Socket string `yaml:"socket"`
+	// SocketGroup may use the agent, as root may: the name or number of a group.
+	// Default: none.
+	SocketGroup string `yaml:"socket_group"`
+	Log         Log    `yaml:"log"`
+}
+
+// Log is what the agent writes about itself, to standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info (default), warn or error
+	Format string `yaml:"format"` // text (default) or json
+}
+
+// Key is a key of yours: an RSA key of 2048 to 4096 bits that opens vaults.
+type Key struct {
+	// URI says where the private half is. It never has a PIN or passphrase in it.
+	//
+	//	pkcs11:token=T;object=O?module-path=/usr/lib/x.so&pin-source=file:/etc/coffer/pin
+	//	file:///etc/coffer/kek.pem?passphrase-source=env:NAME
+	//	https://NAME.vault.azure.net/keys/KEY
+	URI string `yaml:"uri"`
+}
+
+// Vault is a place for points, in object storage.
+type Vault struct {
+	// Store is where it is. It never has credentials in it.
+	//
+	//	file:///srv/backup
+	//	s3://host[:port]/bucket[/prefix]?region=R&credentials=file:/etc/coffer/s3&ca=/etc/ssl/own.pem
+	Store string `yaml:"store"`
+	// Keys open it, any one of them: names from keys, the primary first.
+	Keys []string `yaml:"keys"`
+	// ID is the vault's, as coffer vault create prints it. The agent's state keeps
+	// it too; it is needed here where that is lost, or on a second machine.
+	ID string `yaml:"id"`
+	// Compression is fastest (default), default, better or max.
+	Compression string `yaml:"compression"`
+	// Lock has the store refuse to delete what the agent writes, where it can (S3
+	// with object lock).
+	Lock *Lock `yaml:"lock"`
+}
+
+// Lock is retention by the store.
+type Lock struct {
+	Days int    `yaml:"days"` // from the day of writing, at least 1
+	Mode string `yaml:"mode"` // governance (default) or compliance, which nobody can lift
+}
+
+// Item is one thing to protect. It has exactly one source: files or stream.
+type Item struct {
+	Vault string `yaml:"vault"` // a name from vaults
+	// Files are files and folders of this machine.
+	Files *Files `yaml:"files"`
+	// Stream is the output of a command, or what coffer backup ITEM --stdin sends.
+	Stream *Stream `yaml:"stream"`
+}
+
+// Files are files and folders of this machine.
+type Files struct {
+	Paths []string `yaml:"paths"` // absolute; at least one
+	// Exclude leaves out what matches, in gitignore syntax, relative to each path.
+	Exclude []string `yaml:"exclude"`
+	// ExcludeFiles are files of such patterns; Exclude comes after them.
+	ExcludeFiles []string `yaml:"exclude_files"`
+	// OneFilesystem does not descend into other file systems.
+	OneFilesystem bool `yaml:"one_filesystem"`
+	// SkipCacheDirs leaves out what is in folders with a CACHEDIR.TAG.
+	SkipCacheDirs bool `yaml:"skip_cache_dirs"`
+	// MaxFileSize leaves out larger files, e.g. "10 GiB". Default: no limit.
+	MaxFileSize Size `yaml:"max_file_size"`
+}
+
+// Stream is one stream of bytes. Without a command it takes data only from coffer
+// backup ITEM --stdin.
+type Stream struct {
+	// Command writes the data to its standard output and exits with 0 if it is
+	// whole. It is a program, by its absolute path, and its arguments; no shell.
+	Command []string `yaml:"command"`
+	Name    string   `yaml:"name"` // of the file in the point; default: stream
+	Env     []string `yaml:"env"`  // of the command, as NAME=value, besides the agent's; no secrets
+	Dir     string   `yaml:"dir"`  // where it runs; absolute
+}
+
+// Size is a number of bytes: "10 GiB", "500 MB", "4096".
+type Size int64

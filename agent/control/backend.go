@@ -1,0 +1,99 @@
+package control
+
+import (
+	"context"
+	"io"
+	"iter"
+)
+
+// Backend is what the agent offers. All methods are safe for concurrent use, and
+// return an error that wraps an *Error where the caller's program should know
+// which fault it is.
+//
+// A sequence (iter.Seq2) yields values with a nil error, and ends after its
+// first error. It may be walked once. Stopping early releases what it holds.
+type Backend interface {
+	System
+	Vaults
+	Keys
+	Items
+	Points
+	Work
+	Jobs
+}
+
+// System is the agent itself.
+type System interface {
+	Status(ctx context.Context) (Status, error)
+	Version(ctx context.Context) (Version, error)
+	// CheckConfig reads a configuration as the agent would on its next start, and
+	// changes nothing. A wrong configuration is a report, not an error.
+	CheckConfig(ctx context.Context, req ConfigCheck) (ConfigReport, error)
+}
+
+// Vaults are the vaults of the configuration, made or not.
+type Vaults interface {
+	Vaults(ctx context.Context) ([]Vault, error)
+	Vault(ctx context.Context, name string) (Vault, error)
+	// CreateVault makes a vault in the store that the configuration names.
+	// CodeConflict if there is one already.
+	CreateVault(ctx context.Context, req VaultCreate) (VaultCreated, error)
+}
+
+// Keys are the keys of the configuration.
+type Keys interface {
+	Keys(ctx context.Context) ([]Key, error)
+	// CreateKey makes a key where the configuration says that it should be.
+	CreateKey(ctx context.Context, req KeyCreate) (Key, error)
+}
+
+// Items are the items of the configuration.
+type Items interface {
+	Items(ctx context.Context) ([]Item, error)
+	Item(ctx context.Context, name string) (Item, error)
+}
+
+// Points are the recovery points. Where a point is named, it is a selector as
+// ParseSelector reads it.
+type Points interface {
+	// Points lists the points of item, or of all items if it is "", oldest first.
+	Points(ctx context.Context, item string) ([]Point, error)
+	Point(ctx context.Context, item, point string) (Point, error)
+	// Entries lists what a point holds, in the order of the tree.
+	Entries(ctx context.Context, req EntriesRequest) iter.Seq2[Entry, error]
+	// Diff lists what differs between two points, in the order of the tree.
+	Diff(ctx context.Context, req DiffRequest) iter.Seq2[DiffEntry, error]
+	// Content writes one file to w. If it returns an error, what was written is
+	// not the file.
+	Content(ctx context.Context, req ContentRequest, w io.Writer) error
+}
+
+// Work starts jobs. Each method returns as soon as the job exists; the job goes
+// on when ctx ends.
+type Work interface {
+	Backup(ctx context.Context, req BackupRequest) (Job, error)
+	Restore(ctx context.Context, req RestoreRequest) (Job, error)
+	Verify(ctx context.Context, req VerifyRequest) (Job, error)
+}
+
+// Jobs are the jobs that the agent remembers.
+type Jobs interface {
+	// Jobs lists jobs, the newest first, without their skipped entries.
+	Jobs(ctx context.Context, filter JobFilter) ([]Job, error)
+	Job(ctx context.Context, id int64) (Job, error)
+	// Cancel asks a job to stop and returns at once; that it has stopped is in its
+	// events. No error if it has ended already.
+	Cancel(ctx context.Context, id int64) error
+	// Events follows a job until it ends. The first event is always the job as it
+	// is now, the last one the job as it ended; after is the Seq of the last event
+	// that the caller has seen (0 for none), so that notes are not told twice. A
+	// caller that is slow misses progress, never notes or states.
+	Events(ctx context.Context, id int64, after uint64) iter.Seq2[Event, error]
+	// Input is the data of a backup that was asked for with an input. It returns
+	// when the job has read all of r or has ended; with what the job failed with, if
+	// it did. It is called once; a job whose input does not come within a minute
+	// fails, since its caller is gone. Reading io.EOF from r is the
+	// end of the data; any other error means that the data is not whole, and the
+	// backup must fail.
+	Input(ctx context.Context, id int64, r io.Reader) error
+}

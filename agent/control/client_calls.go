@@ -1,0 +1,236 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// Status implements System.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, http.MethodGet, "/v1/status", nil, nil)
+}
+
+// Version implements System.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	return call[Version](ctx, c, http.MethodGet, "/v1/version", nil, nil)
+}
+
+// CheckConfig implements System.
+func (c *Client) CheckConfig(ctx context.Context, req ConfigCheck) (ConfigReport, error) {
+	return call[ConfigReport](ctx, c, http.MethodPost, "/v1/config/check", nil, req)
+}
+
+// Vaults implements the interface Vaults.
+func (c *Client) Vaults(ctx context.Context) ([]Vault, error) {
+	return call[[]Vault](ctx, c, http.MethodGet, "/v1/vaults", nil, nil)
+}
+
+// Vault implements Vaults.
+func (c *Client) Vault(ctx context.Context, name string) (Vault, error) {
+	seg, err := segment("vault", name)
+	if err != nil {
+		return Vault{}, err
+	}
+	return call[Vault](ctx, c, http.MethodGet, "/v1/vaults"+seg, nil, nil)
+}
+
+// CreateVault implements Vaults.
+func (c *Client) CreateVault(ctx context.Context, req VaultCreate) (VaultCreated, error) {
+	return call[VaultCreated](ctx, c, http.MethodPost, "/v1/vaults", nil, req)
+}
+
+// Keys implements the interface Keys.
+func (c *Client) Keys(ctx context.Context) ([]Key, error) {
+	return call[[]Key](ctx, c, http.MethodGet, "/v1/keys", nil, nil)
+}
+
+// CreateKey implements Keys.
+func (c *Client) CreateKey(ctx context.Context, req KeyCreate) (Key, error) {
+	return call[Key](ctx, c, http.MethodPost, "/v1/keys", nil, req)
+}
+
+// Items implements the interface Items.
+func (c *Client) Items(ctx context.Context) ([]Item, error) {
+	return call[[]Item](ctx, c, http.MethodGet, "/v1/items", nil, nil)
+}
+
+// Item implements Items.
+func (c *Client) Item(ctx context.Context, name string) (Item, error) {
+	seg, err := segment("item", name)
+	if err != nil {
+		return Item{}, err
+	}
+	return call[Item](ctx, c, http.MethodGet, "/v1/items"+seg, nil, nil)
+}
+
+// Points implements the interface Points.
+func (c *Client) Points(ctx context.Context, item string) ([]Point, error) {
+	q := url.Values{}
+	if item != "" {
+		q.Set("item", item)
+	}
+	return call[[]Point](ctx, c, http.MethodGet, "/v1/points", q, nil)
+}
+
+// pointPath returns the path of a point of an item.
+func pointPath(item, point string) (string, error) {
+	i, err := segment("item", item)
+	if err != nil {
+		return "", err
+	}
+	if point == "" {
+		point = "latest"
+	}
+	p, err := segment("point", point)
+	return "/v1/items" + i + "/points" + p, err
+}
+
+// Point implements Points.
+func (c *Client) Point(ctx context.Context, item, point string) (Point, error) {
+	path, err := pointPath(item, point)
+	if err != nil {
+		return Point{}, err
+	}
+	return call[Point](ctx, c, http.MethodGet, path, nil, nil)
+}
+
+// Entries implements Points.
+func (c *Client) Entries(ctx context.Context, req EntriesRequest) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		path, err := pointPath(req.Item, req.Point)
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		q := url.Values{"path": {req.Path}, "recursive": {strconv.FormatBool(req.Recursive)}}
+		stream(ctx, c, path+"/entries", q, yield)
+	}
+}
+
+// Diff implements Points.
+func (c *Client) Diff(ctx context.Context, req DiffRequest) iter.Seq2[DiffEntry, error] {
+	return func(yield func(DiffEntry, error) bool) {
+		path, err := pointPath(req.Item, req.From)
+		if err != nil {
+			yield(DiffEntry{}, err)
+			return
+		}
+		stream(ctx, c, path+"/diff", url.Values{"to": {req.To}, "path": {req.Path}}, yield)
+	}
+}
+
+// Content implements Points.
+func (c *Client) Content(ctx context.Context, req ContentRequest, w io.Writer) error {
+	path, err := pointPath(req.Item, req.Point)
+	if err != nil {
+		return err
+	}
+	resp, err := c.do(ctx, http.MethodGet, path+"/content", url.Values{"path": {req.Path}}, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	in := &markedReader{body: resp.Body, trailer: func() http.Header { return resp.Trailer }}
+	_, err = io.Copy(w, in)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return broken(ctx, err)
+	case in.err != nil && in.err != io.EOF: //nolint:errorlint // as markedReader keeps it
+		return AsError(in.err)
+	}
+	return &Error{Code: CodeFailed, Message: fmt.Sprintf("write %s: %v", req.Path, err)}
+}
+
+// Backup implements Work.
+func (c *Client) Backup(ctx context.Context, req BackupRequest) (Job, error) {
+	return call[Job](ctx, c, http.MethodPost, "/v1/backup", nil, req)
+}
+
+// Restore implements Work.
+func (c *Client) Restore(ctx context.Context, req RestoreRequest) (Job, error) {
+	return call[Job](ctx, c, http.MethodPost, "/v1/restore", nil, req)
+}
+
+// Verify implements Work.
+func (c *Client) Verify(ctx context.Context, req VerifyRequest) (Job, error) {
+	return call[Job](ctx, c, http.MethodPost, "/v1/verify", nil, req)
+}
+
+// Jobs implements the interface Jobs.
+func (c *Client) Jobs(ctx context.Context, filter JobFilter) ([]Job, error) {
+	q := url.Values{}
+	if filter.Item != "" {
+		q.Set("item", filter.Item)
+	}
+	if filter.State != "" {
+		q.Set("state", string(filter.State))
+	}
+	if filter.Limit != 0 {
+		q.Set("limit", strconv.Itoa(filter.Limit))
+	}
+	return call[[]Job](ctx, c, http.MethodGet, "/v1/jobs", q, nil)
+}
+
+// jobPath returns the path of a job.
+func jobPath(id int64) string { return "/v1/jobs/" + strconv.FormatInt(id, 10) }
+
+// Job implements Jobs.
+func (c *Client) Job(ctx context.Context, id int64) (Job, error) {
+	return call[Job](ctx, c, http.MethodGet, jobPath(id), nil, nil)
+}
+
+// Cancel implements Jobs.
+func (c *Client) Cancel(ctx context.Context, id int64) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, jobPath(id)+"/cancel", nil, nil)
+	return err
+}
+
+// Events implements Jobs.
+func (c *Client) Events(ctx context.Context, id int64, after uint64) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		q := url.Values{"after": {strconv.FormatUint(after, 10)}}
+		stream(ctx, c, jobPath(id)+"/events", q, yield)
+	}
+}
+
+// Input implements Jobs. If r fails, the agent is told that the data is not
+// whole, and the error is returned. It returns when ctx ends even if r blocks;
+// then r may still be read from until that read returns.
+func (c *Client) Input(ctx context.Context, id int64, r io.Reader) error {
+	pr, pw := io.Pipe()
+	go func() {
+		_, err := io.Copy(pw, r)
+		pw.CloseWithError(err)
+	}()
+	// The transport waits for a read of the body before it reports anything else.
+	defer context.AfterFunc(ctx, func() { pr.CloseWithError(context.Cause(ctx)) })()
+	defer pr.Close()
+	body := &markingReader{r: pr}
+	resp, err := c.do(ctx, http.MethodPut, jobPath(id)+"/input", nil, body, func(req *http.Request) {
+		req.Header.Set("Content-Type", contentOctets)
+		body.trailer = http.Header{trailerLength: nil}
+		req.Trailer = body.trailer
+	})
+	if failed := body.failure(); failed != nil && ctx.Err() == nil {
+		if err == nil {
+			resp.Body.Close()
+		}
+		return &Error{Code: CodeFailed, Message: fmt.Sprintf("read input: %v", failed)}
+	}
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return broken(ctx, err)
+	}
+	return nil
+}

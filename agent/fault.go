@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/backup"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/restore"
+	"github.com/cofferbackup/coffer/restore/target"
+	"github.com/cofferbackup/coffer/store"
+)
+
+// faults says for every kind of fault what code it travels under and what an
+// operator does next. The first one that an error is decides.
+var faults = [...]struct {
+	is   error
+	code control.Code
+	next string
+}{
+	{kek.ErrUnreachable, control.CodeKeysInaccessible, "see that the token or key service is up, then try again: coffer key list shows each key"},
+	{kek.ErrDenied, control.CodeKeysInaccessible, "check the key's PIN, permissions and state; coffer key list shows each key"},
+	{kek.ErrMissing, control.CodeKeysInaccessible, "check the key's uri in the config, or make the key: coffer key create NAME"},
+	{kek.ErrNoKey, control.CodeKeysInaccessible, "add the key that the vault was made with to the config; its fingerprint is on the recovery sheet"},
+	{kek.ErrUnsuitable, control.CodeKeysInaccessible, "use an RSA key of 2048 to 4096 bits: coffer key create NAME makes one"},
+	{kek.ErrWrongKey, control.CodeKeysInaccessible, "the key does not open this vault; look for the one on the recovery sheet"},
+	{catalog.ErrOtherVault, control.CodeStore, "the store's address or the pinned id is wrong; compare both with the recovery sheet"},
+	{catalog.ErrNoVault, control.CodeNotFound, "check the store's address, or make the vault: coffer vault create NAME"},
+	{catalog.ErrVaultExists, control.CodeConflict, "use it by writing its id into the config, or choose an empty place"},
+	{catalog.ErrNoItem, control.CodeNotFound, "make its first point: coffer backup ITEM"},
+	{catalog.ErrNoPoint, control.CodeNotFound, "see what there is: coffer point list"},
+	{restore.ErrNotInPoint, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT PATH"},
+	{restore.ErrNoMatch, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT"},
+	{restore.ErrNotFile, control.CodeBadRequest, "take a file, or restore a directory: coffer restore"},
+	{crypt.ErrDamaged, control.CodeDamaged, "see how far the damage goes: coffer verify; what is not named there is good"},
+	{store.ErrMissing, control.CodeStore, "make the bucket or folder, or correct the vault's store in the config"},
+	{store.ErrDenied, control.CodeStore, "check the store's credentials and permissions, and that it is not read-only"},
+	{store.ErrFull, control.CodeStore, "make room in the store, then run the backup again: it goes on where it stopped"},
+	{store.ErrUnavailable, control.CodeStore, "see that the store is up and can be reached from here, then try again"},
+	{store.ErrNotExist, control.CodeDamaged, "an object is gone from the store; see what is affected: coffer verify"},
+	{target.ErrFull, control.CodeFailed, "make room in the target and restore again: what is there already is not written twice"},
+	{target.ErrReadOnly, control.CodeFailed, "choose a target that can be written to"},
+	{backup.ErrNothing, control.CodeFailed, "check the item's paths in the config, and that the agent may read them"},
+}
+
+// Fault gives an error the code and the next step with which it travels.
+func Fault(err error) error {
+	var known *control.Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	for _, f := range faults {
+		if errors.Is(err, f.is) {
+			return &faultError{control.Error{Code: f.code, Message: err.Error(), Next: f.next}, err}
+		}
+	}
+	return err
+}
+
+// faultError is a control.Error that keeps its cause.
+type faultError struct {
+	wire  control.Error
+	cause error
+}
+
+func (e *faultError) Error() string   { return e.wire.Message }
+func (e *faultError) Unwrap() []error { return []error{&e.wire, e.cause} }
+
+// notFound says that the configuration has no such thing.
+func notFound(kind, name, list string) error {
+	return &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("the config has no %s %q", kind, name), Next: "see what there is: " + list}
+}

@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/catalog/tree"
+	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/restore"
+)
+
+// open opens an item and one of its points. The caller closes the item.
+func (a *Agent) open(ctx context.Context, name, selector string) (*item, *catalog.Point, error) {
+	it, err := a.existing(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := it.pick(ctx, a, selector)
+	if err != nil {
+		it.close()
+		return nil, nil, err
+	}
+	return it, p, nil
+}
+
+func (a *Agent) itemNames(only string) []string {
+	if only != "" {
+		return []string{only}
+	}
+	return slices.Sorted(maps.Keys(a.Settings.Items))
+}
+
+// Points implements control.Points.
+func (a *Agent) Points(ctx context.Context, item string) ([]control.Point, error) {
+	var out []control.Point
+	for _, name := range a.itemNames(item) {
+		points, err := a.points(ctx, name)
+		if control.CodeOf(err) == control.CodeNotFound && item == "" {
+			continue // nothing there yet
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range points {
+			out = append(out, a.wirePoint(a.Settings.Items[name].Vault, p))
+		}
+	}
+	slices.SortStableFunc(out, func(x, y control.Point) int { return x.Time.Compare(y.Time) })
+	return out, nil
+}
+
+// Point implements control.Points.
+func (a *Agent) Point(ctx context.Context, item, selector string) (control.Point, error) {
+	it, p, err := a.open(ctx, item, selector)
+	if err != nil {
+		return control.Point{}, err
+	}
+	defer it.close()
+	out := a.wirePoint(it.vault.name, p)
+	for n, err := range it.reader.Nodes(ctx, p.Root) {
+		if err != nil {
+			return control.Point{}, Fault(err)
+		}
+		out.Roots = append(out.Roots, "/"+n.Name)
+	}
+	return out, nil
+}
+
+// maxLevels is more levels than any tree has.
+const maxLevels = 1 << 30
+
+// Entries implements control.Points.
+func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Seq2[control.Entry, error] {
+	return func(yield func(control.Entry, error) bool) {
+		it, p, err := a.open(ctx, req.Item, req.Point)
+		if err != nil {
+			yield(control.Entry{}, err)
+			return
+		}
+		defer it.close()
+		node, err := restore.Find(ctx, it.reader, p.Root, req.Path)
+		if err != nil {
+			yield(control.Entry{}, Fault(err))
+			return
+		}
+		if node.Type != tree.Dir {
+			yield(entry(p, req.Path, node), nil)
+			return
+		}
+		levels := 0
+		if req.Recursive {
+			levels = maxLevels
+		}
+		for e, err := range restore.List(ctx, it.reader, node.Trees, req.Path, levels) {
+			if err != nil {
+				yield(control.Entry{}, Fault(err))
+				return
+			}
+			if !yield(entry(p, e.Path, e.Node), nil) {
+				return
+			}
+		}
+	}
+}
+
+func entry(p *catalog.Point, path string, n *tree.Node) control.Entry {
+	return control.Entry{Path: path, Type: n.Type.String(), Mode: n.Mode, UID: n.UID, GID: n.GID,
+		User: p.Users[n.UID], Group: p.Groups[n.GID], Size: int64(n.Size),
+		MTime: time.Unix(n.MTime.Sec, int64(n.MTime.Nsec)).UTC(), Target: n.Target, Changing: n.Changing}
+}
+
+// Diff implements control.Points.
+func (a *Agent) Diff(ctx context.Context, req control.DiffRequest) iter.Seq2[control.DiffEntry, error] {
+	return func(yield func(control.DiffEntry, error) bool) {
+		it, from, err := a.open(ctx, req.Item, req.From)
+		if err != nil {
+			yield(control.DiffEntry{}, err)
+			return
+		}
+		defer it.close()
+		to, err := it.pick(ctx, a, req.To)
+		if err != nil {
+			yield(control.DiffEntry{}, err)
+			return
+		}
+		var trees [2][]chunk.ID
+		for i, root := range [][]chunk.ID{from.Root, to.Root} {
+			node, err := restore.Find(ctx, it.reader, root, req.Path)
+			if err != nil {
+				yield(control.DiffEntry{}, Fault(err))
+				return
+			}
+			trees[i] = node.Trees
+		}
+		for c, err := range restore.Diff(ctx, it.reader, trees[0], trees[1], req.Path) {
+			if err != nil {
+				yield(control.DiffEntry{}, Fault(err))
+				return
+			}
+			if !yield(difference(c), nil) {
+				return
+			}
+		}
+	}
+}
+
+func difference(c restore.Change) control.DiffEntry {
+	d := control.DiffEntry{Path: c.Path, Change: control.Changed}
+	switch {
+	case c.Old == nil:
+		d.Change, d.Type, d.NewSize = control.Added, c.New.Type.String(), int64(c.New.Size)
+		return d
+	case c.New == nil:
+		d.Change, d.Type, d.OldSize = control.Removed, c.Old.Type.String(), int64(c.Old.Size)
+		return d
+	}
+	d.Type, d.OldSize, d.NewSize = c.New.Type.String(), int64(c.Old.Size), int64(c.New.Size)
+	for _, what := range []struct {
+		differs bool
+		name    string
+	}{
+		{c.Old.Type != c.New.Type, "type"},
+		{c.Content() && c.Old.Type == c.New.Type && c.Old.Target == c.New.Target, "content"},
+		{c.Old.Target != c.New.Target, "target"},
+		{c.Old.Mode != c.New.Mode, "mode"},
+		{c.Old.UID != c.New.UID || c.Old.GID != c.New.GID, "owner"},
+		{c.Old.MTime != c.New.MTime, "mtime"},
+		{!maps.EqualFunc(c.Old.Xattrs, c.New.Xattrs, bytes.Equal), "xattrs"},
+	} {
+		if what.differs {
+			d.What = append(d.What, what.name)
+		}
+	}
+	return d
+}
+
+// Content implements control.Points.
+func (a *Agent) Content(ctx context.Context, req control.ContentRequest, w io.Writer) error {
+	it, p, err := a.open(ctx, req.Item, req.Point)
+	if err != nil {
+		return err
+	}
+	defer it.close()
+	return Fault(restore.Cat(ctx, it.reader, p.Root, req.Path, w))
+}
+
+// Events implements control.Jobs.
+func (a *Agent) Events(ctx context.Context, id int64, after uint64) iter.Seq2[control.Event, error] {
+	j, err := a.jobs.get(id)
+	if err != nil {
+		return func(yield func(control.Event, error) bool) { yield(control.Event{}, err) }
+	}
+	return j.events(ctx, after, a.Clock)
+}

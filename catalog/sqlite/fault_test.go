@@ -1,0 +1,355 @@
+//go:build linux
+
+package sqlite_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cofferbackup/coffer/catalog/sqlite"
+	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/internal/testkit"
+	"github.com/cofferbackup/coffer/store/pack"
+)
+
+// fillMain adds packs one by one, and says how many there are.
+func fillMain(path string) error {
+	x, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: discard})
+	if err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		if err := x.Add(ctx, fmt.Sprint(i), []pack.Contents{scalePack(i<<12, 4<<10)}); err != nil {
+			return err
+		}
+		fmt.Println(i + 1)
+	}
+}
+
+// TestKilled: after kill -9 everything is there that Add had said is.
+func TestKilled(t *testing.T) {
+	for _, after := range []int{1, 32, 65} { // the 32nd Add merges, and the 64th
+		path := filepath.Join(t.TempDir(), "index")
+		cmd := child(t, fillEnv, path)
+		out, err := cmd.StdoutPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		lines, done := bufio.NewScanner(out), 0
+		for done < after && lines.Scan() {
+			done++
+		}
+		must(t, cmd.Process.Kill())
+		for lines.Scan() {
+			done++
+		}
+		if err := cmd.Wait(); err == nil || done < after {
+			t.Fatalf("after %d packs: %v", done, err)
+		}
+
+		x := open(t, path)
+		names, err := x.Sources(t.Context())
+		must(t, err)
+		if len(names) != done && len(names) != done+1 {
+			t.Errorf("%d packs after a crash, want %d or one more", len(names), done)
+		}
+		var all []pack.Contents
+		for i := range len(names) {
+			all = append(all, scalePack(i<<12, 4<<10))
+		}
+		same(t, x, all)
+		unknown(t, x, scaleID(len(names)<<12))
+	}
+}
+
+// filled returns a closed index with packs in it, of which the first are in pages.
+func filled(t testing.TB) (path string, all []pack.Contents) {
+	path = filepath.Join(t.TempDir(), "index")
+	x := open(t, path)
+	for i := range 17 {
+		all = append(all, scalePack(i<<13, 8<<10))
+	}
+	must(t, x.Add(t.Context(), "a", all))
+	more := newMaker(9).packs(100)
+	must(t, x.Add(t.Context(), "b", more))
+	must(t, x.Forget(t.Context(), []pack.ID{all[3].Pack, more[5].Pack}))
+	must(t, x.Close())
+	return path, slices.Delete(append(slices.Delete(all, 3, 4), more...), 21, 22)
+}
+
+func logged() (*slog.Logger, *bytes.Buffer) {
+	var b bytes.Buffer
+	return slog.New(slog.NewTextHandler(&b, nil)), &b
+}
+
+// TestNotAnIndex: whatever is at the path, Open begins anew, says so once, and does
+// not destroy what may be somebody else's.
+func TestNotAnIndex(t *testing.T) {
+	good, _ := filled(t)
+	image, err := os.ReadFile(good)
+	must(t, err)
+	for _, test := range []struct {
+		name string
+		make func(path string) error
+		kept bool // under another name
+		logs int
+	}{
+		{"zero length", func(p string) error { return os.WriteFile(p, nil, 0o600) }, false, 0},
+		{"text", func(p string) error { return os.WriteFile(p, []byte(strings.Repeat("dear diary ", 2000)), 0o600) }, true, 1},
+		{"other database", func(p string) error { return other(p, "CREATE TABLE t (a); INSERT INTO t VALUES (1)") }, true, 1},
+		{"header only", func(p string) error { return os.WriteFile(p, image[:100], 0o600) }, false, 1},
+		{"half", func(p string) error { return os.WriteFile(p, image[:len(image)/2], 0o600) }, false, 1},
+		{"older version", func(p string) error {
+			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "PRAGMA user_version = 0"))
+		}, false, 1},
+		{"newer version", func(p string) error {
+			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "PRAGMA user_version = 99"))
+		}, false, 1},
+		{"no table", func(p string) error {
+			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "DROP TABLE page"))
+		}, false, 1},
+		{"no state", func(p string) error {
+			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "DELETE FROM state"))
+		}, false, 1},
+		{"wrong state", func(p string) error {
+			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "UPDATE state SET body = zeroblob(length(body))"))
+		}, false, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "index")
+			must(t, test.make(path))
+			was, err := os.ReadFile(path)
+			must(t, err)
+			logger, lines := logged()
+			x, err := sqlite.Open(t.Context(), sqlite.Config{Path: path, Logger: logger})
+			must(t, err)
+			defer x.Close()
+			same(t, x, nil)
+			packs := newMaker(10).packs(5)
+			must(t, x.Add(t.Context(), "a", packs))
+			same(t, x, packs)
+			if n := strings.Count(lines.String(), "\n"); n != test.logs {
+				t.Errorf("%d lines logged, want %d: %s", n, test.logs, lines)
+			}
+			if kept, err := os.ReadFile(path + ".foreign"); (err == nil) != test.kept || test.kept && !bytes.Equal(kept, was) {
+				t.Errorf("kept %v, want %v", err == nil, test.kept)
+			}
+		})
+	}
+}
+
+// other runs SQL on a file as another program would.
+func other(path, query string) error {
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(context.Background(), query)
+	return errors.Join(err, db.Close())
+}
+
+// inspect asks a damaged index for everything. What it says may be missing or an
+// error, and must not be wrong.
+func inspect(t *testing.T, x *sqlite.Index, all []pack.Contents, known map[chunk.ID][]pack.Location) (right, missing, damaged int) {
+	t.Helper()
+	note := func(ok bool, err error) bool {
+		switch {
+		case errors.Is(err, sqlite.ErrDamaged):
+			damaged++
+		case err != nil:
+			t.Errorf("damage is %v", err)
+		case !ok:
+			missing++
+		default:
+			right++
+			return true
+		}
+		return false
+	}
+	n := 0
+	for _, c := range all {
+		for id := range c.Locations {
+			if n++; n%31 != 0 {
+				continue
+			}
+			loc, ok, err := x.Lookup(t.Context(), id)
+			if note(ok, err) && !slices.Contains(known[id], loc) {
+				t.Errorf("chunk %s at %+v, want %+v", id, loc, known[id])
+			}
+		}
+	}
+	for _, c := range all[len(all)-60:] {
+		got, ok, err := x.Contents(t.Context(), c.Pack)
+		if note(ok, err) && fmt.Sprint(got) != fmt.Sprint(c) {
+			t.Errorf("contents of %s are wrong", c.Pack)
+		}
+	}
+	return right, missing, damaged
+}
+
+// TestFlipped: a changed byte anywhere in the file never makes a wrong answer.
+func TestFlipped(t *testing.T) {
+	good, all := filled(t)
+	image, err := os.ReadFile(good)
+	must(t, err)
+	m, known := newMaker(11), places(all)
+	var errs, misses, anew int
+	for i := range 60 {
+		bad := slices.Clone(image)
+		at := m.IntN(len(bad))
+		switch {
+		case i%3 == 0: // where most of what is not contents is
+			at = m.IntN(8)<<13 + m.IntN(200)
+		case i%3 == 1: // the start of any page: its type, its pointers
+			at = at&^(1<<13-1) + m.IntN(64)
+		}
+		bad[at] ^= byte(1 + m.IntN(255))
+		path := filepath.Join(t.TempDir(), "index")
+		must(t, os.WriteFile(path, bad, 0o600))
+		logger, lines := logged()
+		x, err := sqlite.Open(t.Context(), sqlite.Config{Path: path, Logger: logger})
+		must(t, err)
+		_, missing, damaged := inspect(t, x, all, known)
+		if lines.Len() > 0 {
+			anew++
+		}
+		misses, errs = misses+min(1, missing), errs+min(1, damaged)
+		if damaged > 0 { // either way out of it
+			if i%2 == 0 {
+				must(t, x.Reset(t.Context()))
+			} else {
+				must(t, x.Close())
+				x = open(t, path)
+			}
+			same(t, x, nil)
+		}
+		must(t, x.Close())
+	}
+	t.Logf("of 60 files %d began anew, %d had errors, %d missed something", anew, errs, misses)
+	if anew == 0 || errs == 0 {
+		t.Error("no damage was noticed")
+	}
+}
+
+// TestSwapped: rows in each other's place are damage, though each is intact.
+func TestSwapped(t *testing.T) {
+	for _, table := range []string{"part", "page"} {
+		path, all := filled(t)
+		must(t, other(path, `UPDATE `+table+` SET body = (SELECT body FROM `+table+` b WHERE b.n = (SELECT min(n) FROM `+table+`))
+			WHERE n < (SELECT min(n) + 40 FROM `+table+`)`))
+		if _, _, damaged := inspect(t, open(t, path), all, places(all)); damaged == 0 {
+			t.Errorf("swapped rows of %s were not noticed", table)
+		}
+		path, all = filled(t)
+		must(t, other(path, `DELETE FROM `+table+` WHERE n < (SELECT min(n) + 3 FROM `+table+`)`))
+		if _, _, damaged := inspect(t, open(t, path), all, places(all)); damaged == 0 {
+			t.Errorf("missing rows of %s were not noticed", table)
+		}
+	}
+}
+
+func FuzzDamaged(f *testing.F) {
+	path, all := filled(f)
+	image, err := os.ReadFile(path)
+	must(f, err)
+	known := places(all)
+	f.Add(uint32(0), []byte("SQLite"))
+	f.Add(uint32(8192), []byte{0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, at uint32, with []byte) {
+		bad := slices.Clone(image)
+		copy(bad[int(at)%len(bad):], with)
+		path := filepath.Join(t.TempDir(), "index")
+		must(t, os.WriteFile(path, bad, 0o600))
+		inspect(t, open(t, path), all, known)
+	})
+}
+
+func TestUnwritable(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "sealed")
+	must(t, os.Mkdir(dir, 0o700))
+	readOnly(t, dir)
+	_, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(dir, "index"), Logger: discard})
+	if err == nil || !strings.Contains(err.Error(), dir) || errors.Is(err, sqlite.ErrDamaged) || errors.Is(err, sqlite.ErrBusy) {
+		t.Errorf("read-only folder: %v", err)
+	}
+}
+
+// readOnly makes dir a read-only file system; mode bits would not stop root.
+func readOnly(t *testing.T, dir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		must(t, os.Chmod(dir, 0o500))
+		return
+	}
+	mount(t, dir, "ro")
+}
+
+func mount(t *testing.T, dir, options string) {
+	t.Helper()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", options, "tmpfs", dir).CombinedOutput(); err != nil {
+		testkit.Missing(t, "the right to mount", fmt.Sprintf("run as root (%s)", out))
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+}
+
+// TestFull: a full disk is an error that says so, and what was added before stays.
+func TestFull(t *testing.T) {
+	dir := t.TempDir()
+	mount(t, dir, "size=4m")
+	path := filepath.Join(dir, "index")
+	x := open(t, path)
+	var all []pack.Contents
+	var err error
+	for i := 0; err == nil; i++ {
+		c := scalePack(i<<11, 2<<10)
+		if err = x.Add(t.Context(), fmt.Sprint(i), []pack.Contents{c}); err == nil {
+			all = append(all, c)
+		}
+	}
+	if !strings.Contains(err.Error(), "no space left") || errors.Is(err, sqlite.ErrDamaged) {
+		t.Errorf("full disk: %v", err)
+	}
+	if len(all) == 0 {
+		t.Fatal("nothing fitted")
+	}
+	same(t, x, all)
+	must(t, x.Close())
+	x = open(t, path)
+	same(t, x, all)
+	must(t, x.Close())
+}
+
+func TestCancelled(t *testing.T) {
+	x := open(t, filepath.Join(t.TempDir(), "index"))
+	packs := newMaker(12).packs(2)
+	must(t, x.Add(t.Context(), "a", packs))
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, errs := x.Lookup(done, packs[0].Frames[0].Chunks[0].ID)
+	for _, err := range []error{errs, x.Add(done, "b", packs), x.Forget(done, []pack.ID{packs[0].Pack}), x.Reset(done), x.End(done)} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+	}
+	for _, err := range x.Packs(done) {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+	}
+	same(t, x, packs)
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cofferbackup/coffer/agent"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/restore"
+)
+
+// rescueOptions are the flags of rescue.
+type rescueOptions struct {
+	store, vaultID string
+	keys           []string
+	paths          []string
+	dryRun         bool
+}
+
+func rescueCommand() *cobra.Command {
+	var o rescueOptions
+	cmd := &cobra.Command{
+		Use:   "rescue --store URL --vault-id ID --key URI  ls | restore ITEM[@POINT] TARGET",
+		Short: "List and restore without a service or a configuration",
+		Long: `List and restore from nothing but a store's URL, the vault's id and one of its keys,
+on a bare machine. The id is on the vault's recovery sheet; without it nothing in a
+store is trusted.`,
+		Example: `  cofferd rescue --store file:///mnt/backup --vault-id ID --key file:///root/kek.pem ls
+  cofferd rescue --store s3://host:9000/bucket --vault-id ID --key 'pkcs11:token=backup;object=coffer-kek?module-path=...&pin-source=file:/root/pin' restore etc /mnt/new`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	f := cmd.PersistentFlags()
+	f.StringVar(&o.store, "store", "", "URL of the store")
+	f.StringVar(&o.vaultID, "vault-id", "", "id of the vault")
+	f.StringArrayVar(&o.keys, "key", nil, "URI of a key; may be given more than once")
+	ls := &cobra.Command{
+		Use: "ls", Short: "List items and their points", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withVault(cmd.Context(), o, func(ctx context.Context, r *rescue) error { return r.list(ctx, cmd.OutOrStdout()) })
+		},
+	}
+	back := &cobra.Command{
+		Use: "restore ITEM[@POINT] TARGET", Short: "Restore a point into a folder", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withVault(cmd.Context(), o, func(ctx context.Context, r *rescue) error {
+				return r.restore(ctx, cmd.OutOrStdout(), args[0], args[1], o)
+			})
+		},
+	}
+	back.Flags().StringArrayVar(&o.paths, "path", nil, "only this path of the point; may be given more than once")
+	back.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be done")
+	cmd.AddCommand(ls, back)
+	return cmd
+}
+
+// rescue is an open vault without a service.
+type rescue struct {
+	vault *catalog.Vault
+	parts agent.Parts
+	dir   string // for local indexes, gone at the end
+	log   *slog.Logger
+}
+
+func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *rescue) error) error {
+	if o.store == "" || o.vaultID == "" || len(o.keys) == 0 {
+		return usageError{fmt.Errorf("--store, --vault-id and --key are needed: they are on the vault's recovery sheet")}
+	}
+	id, err := crypt.ParseVaultID(o.vaultID)
+	if err != nil {
+		return usageError{err}
+	}
+	if err := harden(); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	parts, closeParts := newParts(log, time.Now)
+	defer closeParts()
+	st, err := parts.Store(ctx, o.store)
+	if err != nil {
+		return agent.Fault(err)
+	}
+	var keys []kek.Key
+	for i, uri := range o.keys {
+		opened, err := parts.Key(ctx, fmt.Sprintf("key %d", i+1), uri)
+		if err != nil {
+			return agent.Fault(err)
+		}
+		keys = append(keys, opened...)
+	}
+	ring := kek.NewRing(keys...)
+	defer ring.Close()
+	v, err := catalog.Open(ctx, st, id, ring)
+	if err != nil {
+		return agent.Fault(err)
+	}
+	defer v.Close()
+	dir, err := os.MkdirTemp("", "coffer-rescue-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	return agent.Fault(do(ctx, &rescue{vault: v, parts: parts, dir: dir, log: log}))
+}
+
+func (r *rescue) list(ctx context.Context, w io.Writer) error {
+	items, err := r.vault.Items(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "vault %s, made %s\n\n", r.vault.ID(), r.vault.Created().Format(time.DateOnly))
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "ITEM\tPOINT\tHOST\tFILES\tBYTES")
+	for _, it := range items {
+		names, err := it.Points(ctx)
+		if err != nil {
+			return err
+		}
+		for _, n := range names {
+			p, err := it.Point(ctx, n)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\n", it.Name(), n, p.Host, p.Stats.Files, p.Stats.Bytes)
+		}
+		it.Close()
+	}
+	return t.Flush()
+}
+
+func (r *rescue) restore(ctx context.Context, w io.Writer, what, to string, o rescueOptions) error {
+	name, selector, _ := strings.Cut(what, "@")
+	it, err := r.vault.Item(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	pointName, err := agent.PickPoint(ctx, it, selector, time.Local)
+	if err != nil {
+		return err
+	}
+	p, err := it.Point(ctx, pointName)
+	if err != nil {
+		return err
+	}
+	index, err := r.parts.Index(ctx, filepath.Join(r.dir, it.ID().String()))
+	if err != nil {
+		return err
+	}
+	defer index.Close()
+	if _, err := it.Sync(ctx, index, catalog.SyncOptions{}); err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(to)
+	if err != nil {
+		return err
+	}
+	into, err := r.parts.Target(abs)
+	if err != nil {
+		return err
+	}
+	done := new(restore.Progress)
+	result, err := restore.Run(ctx, restore.Config{
+		Point: p, Reader: it.NewReader(index), Target: into, Select: restore.Selection{Paths: o.paths},
+		DryRun: o.dryRun, Progress: done, Log: r.log,
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s@%s: %d files, %d bytes written to %s\n", name, p.Name, done.Files.Load(), done.Written.Load(), abs)
+	for _, s := range result.Skipped {
+		fmt.Fprintf(w, "skipped %q: %s\n", s.Path, s.Reason)
+	}
+	if n := done.Skipped.Load(); n > 0 {
+		fmt.Fprintf(w, "%d entries could not be restored\n", n)
+		return errSkipped
+	}
+	return nil
+}

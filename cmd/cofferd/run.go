@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cofferbackup/coffer/agent"
+	"github.com/cofferbackup/coffer/agent/config"
+	"github.com/cofferbackup/coffer/agent/control"
+)
+
+// Memory is kept small rather than the collector idle: the data itself passes
+// through buffers of fixed size, so collecting often costs little.
+const (
+	gcPercent   = 30
+	memoryLimit = 128 << 20 // soft
+)
+
+func runCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Run the service in the foreground",
+		Long: `Run the service in the foreground, until SIGINT or SIGTERM. Running jobs stop at a
+safe point; a backup that was stopped goes on where it was when it is run again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd.Context(), path)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", "/etc/coffer/coffer.yaml", "configuration file")
+	return cmd
+}
+
+// run is the service.
+func run(ctx context.Context, path string) error {
+	settings, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(settings.Agent.Log)
+	if err != nil {
+		return err
+	}
+	if err := harden(); err != nil {
+		return err
+	}
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+
+	listener, err := control.Listen(ctx, settings.Agent.Socket, control.ListenOptions{Group: settings.Agent.SocketGroup})
+	if err != nil {
+		return fmt.Errorf("open control socket: %w", err)
+	}
+	access, err := socketAccess(settings.Agent.SocketGroup)
+	if err != nil {
+		return err
+	}
+	parts, closeParts := newParts(log, time.Now)
+	defer closeParts()
+	return agent.Run(ctx, agent.Config{
+		Settings: settings, Parts: parts, Clock: time.Now, Log: log, Program: versionInfo(path),
+	}, listener, access)
+}
+
+func versionInfo(config string) control.Version {
+	return control.Version{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		PKCS11: withPKCS11, FIPS: withFIPS(), Config: config}
+}
+
+// newLogger returns the logger that the configuration asks for.
+func newLogger(cfg config.Log) (*slog.Logger, error) {
+	var level slog.Level
+	if cfg.Level != "" {
+		if err := level.UnmarshalText([]byte(cfg.Level)); err != nil {
+			return nil, fmt.Errorf("agent.log.level: %w", err)
+		}
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+}
+
+// socketAccess says who may use the control socket.
+func socketAccess(group string) (control.Access, error) {
+	access := control.Access{UID: uint32(os.Geteuid())}
+	if group == "" {
+		return access, nil
+	}
+	gid, err := control.LookupGroup(group)
+	if err != nil {
+		return access, fmt.Errorf("agent.socket_group: %w", err)
+	}
+	access.Group = &gid
+	return access, nil
+}

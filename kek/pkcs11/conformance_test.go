@@ -1,0 +1,105 @@
+//go:build cgo && linux
+
+package pkcs11_test
+
+import (
+	"bytes"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cofferbackup/coffer/internal/testkit"
+	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/kek/kektest"
+	"github.com/cofferbackup/coffer/kek/pkcs11"
+)
+
+func TestConformanceSoftHSM(t *testing.T) { conform(t, testkit.SoftHSM(t), kek.OAEPSHA1) }
+
+func TestConformanceNSS(t *testing.T) { conform(t, testkit.NSS(t), kek.OAEPSHA256) }
+
+// TestConformanceRemote runs the suite through a socket and a server.
+func TestConformanceRemote(t *testing.T) {
+	tok, _ := testkit.ServeHSM(t, testkit.SoftHSM(t))
+	conform(t, tok, kek.OAEPSHA1)
+}
+
+func conform(t *testing.T, tok testkit.Token, alg kek.Algorithm) {
+	pool, _ := newPool(t)
+	create(t, pool, tok.URI("kek"))
+	create(t, pool, tok.URI("other"))
+	kektest.Run(t, func(t *testing.T) kektest.Provider {
+		return kektest.Provider{
+			Key: open(t, pool, tok.URI("kek")), Other: open(t, pool, tok.URI("other")),
+			Provider: kek.PKCS11, Algorithm: alg,
+			Secrets: []string{tok.PIN, tok.PINFile},
+		}
+	})
+}
+
+// bench is what the tests see of a Pool: its clock and its log.
+type bench struct {
+	mu  sync.Mutex
+	now time.Time
+	log bytes.Buffer
+}
+
+func (b *bench) Now() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now
+}
+
+func (b *bench) pass(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.now = b.now.Add(d)
+}
+
+func (b *bench) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.log.Write(p)
+}
+
+func (b *bench) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.log.String()
+}
+
+func newPool(t *testing.T) (*pkcs11.Pool, *bench) {
+	t.Helper()
+	b := &bench{now: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)}
+	pool := pkcs11.NewPool(pkcs11.Config{Log: slog.New(slog.NewTextHandler(b, nil)), Now: b.Now, CloseWait: 2 * time.Second})
+	t.Cleanup(func() {
+		if err := pool.Close(); err != nil {
+			t.Errorf("close pool: %v", err)
+		}
+	})
+	return pool, b
+}
+
+func create(t *testing.T, pool *pkcs11.Pool, uri string) kek.Ref {
+	t.Helper()
+	ref, err := pool.Create(t.Context(), uri, 2048)
+	if err != nil {
+		t.Fatalf("Create: %v", err)
+	}
+	return ref
+}
+
+func open(t *testing.T, pool *pkcs11.Pool, uri string) kek.Key {
+	t.Helper()
+	key, err := pool.Open(t.Context(), "main", uri)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := key.Close(); err != nil {
+			t.Errorf("close key: %v", err)
+		}
+	})
+	return key
+}

@@ -1,0 +1,194 @@
+//go:build cgo && linux
+
+package pkcs11
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThalesGroup/crypto11"
+	p11 "github.com/miekg/pkcs11"
+
+	"github.com/cofferbackup/coffer/kek"
+)
+
+// maxStuck is how many connections of a library may hang while they close before
+// no more are made.
+const maxStuck = 4
+
+// library is a PKCS#11 library in this process. It is initialised by its first
+// connection and finalised by the end of its last.
+type library struct {
+	path string
+	// turn is held by whoever initialises, lists, logs in or closes: crypto11 is
+	// safe for none of these at the same time. It is a channel because each of
+	// them may hang.
+	turn  chan struct{}
+	stuck atomic.Int32 // connections that hang while they close
+
+	mu     sync.Mutex
+	tokens []*token
+}
+
+// endTurn closes the connections that nobody holds any more, because their last
+// user left while the turn was taken, and gives up the turn.
+func (l *library) endTurn() {
+	l.mu.Lock()
+	tokens := append([]*token(nil), l.tokens...)
+	l.mu.Unlock()
+	for _, t := range tokens {
+		if !t.held() {
+			_ = t.disconnect(0) // there is no one to tell
+		}
+	}
+	<-l.turn
+}
+
+// tokenInfo is what a library says of a token.
+type tokenInfo struct {
+	slot          uint
+	label, serial string
+	flags         uint
+	maxSessions   uint // read-write; 0 or all ones: no limit known
+}
+
+// list returns the tokens that are present. The turn is held.
+func (l *library) list() ([]tokenInfo, error) {
+	if _, err := os.Stat(l.path); err != nil {
+		return nil, fmt.Errorf("%w: the PKCS#11 library is not there: %w: install it or correct module-path", kek.ErrUnreachable, err)
+	}
+	lib := p11.New(l.path)
+	if lib == nil {
+		return nil, fmt.Errorf("%w: %s cannot be loaded as a PKCS#11 library: correct module-path", kek.ErrUnreachable, l.path)
+	}
+	defer lib.Destroy()
+	switch err := lib.Initialize(); {
+	case err == nil:
+		defer lib.Finalize()
+	case !errors.Is(err, p11.Error(p11.CKR_CRYPTOKI_ALREADY_INITIALIZED)): // a connection is open
+		return nil, fmt.Errorf("%w: initialise %s: %w", kek.ErrUnreachable, l.path, err)
+	}
+	infos, err := tokensOf(lib)
+	if err != nil {
+		return nil, fmt.Errorf("%w: list the tokens of %s: %w", kek.ErrUnreachable, l.path, err)
+	}
+	return infos, nil
+}
+
+func tokensOf(lib *p11.Ctx) ([]tokenInfo, error) {
+	slots, err := lib.GetSlotList(true)
+	if err != nil {
+		return nil, err
+	}
+	var infos []tokenInfo
+	for _, slot := range slots {
+		info, err := lib.GetTokenInfo(slot)
+		if err != nil {
+			continue // another token's trouble
+		}
+		infos = append(infos, tokenInfo{
+			slot: slot, label: info.Label, serial: info.SerialNumber,
+			flags: info.Flags, maxSessions: info.MaxRwSessionCount,
+		})
+	}
+	return infos, nil
+}
+
+// choose returns the one token that u means.
+func choose(u URI, infos []tokenInfo) (tokenInfo, error) {
+	var chosen []tokenInfo
+	var present []string
+	for _, info := range infos {
+		if info.label != "" {
+			present = append(present, fmt.Sprintf("%q", info.label))
+		}
+		if (u.Token == "" || u.Token == info.label) && (u.Serial == "" || u.Serial == info.serial) && (u.Slot == nil || *u.Slot == info.slot) {
+			chosen = append(chosen, info)
+		}
+	}
+	switch len(chosen) {
+	case 1:
+		return chosen[0], nil
+	case 0:
+		if len(present) == 0 {
+			present = []string{"none"}
+		}
+		return tokenInfo{}, fmt.Errorf("%w: the token is not present: put it back or correct the URI; present: %s", kek.ErrUnreachable, strings.Join(present, ", "))
+	}
+	return tokenInfo{}, fmt.Errorf("%w: %d tokens match %s: add serial= or slot-id=", kek.ErrUnsuitable, len(chosen), u)
+}
+
+// selector tells crypto11, which takes one attribute and the first that has it,
+// which token to open.
+func selector(cfg *crypto11.Config, u URI, chosen tokenInfo, infos []tokenInfo) {
+	var labels, serials int
+	for _, info := range infos {
+		if info.label == chosen.label {
+			labels++
+		}
+		if info.serial == chosen.serial {
+			serials++
+		}
+	}
+	switch {
+	case u.Serial != "" && serials == 1:
+		cfg.TokenSerial = chosen.serial
+	case u.Token != "" && labels == 1:
+		cfg.TokenLabel = chosen.label
+	default:
+		slot := int(chosen.slot)
+		cfg.SlotNumber = &slot
+	}
+}
+
+// conn is a connection to a token, logged in.
+type conn struct {
+	ctx     *crypto11.Context
+	closing atomic.Bool
+	cause   atomic.Pointer[fault] // why it is sick, nil while it is not known to be
+}
+
+// close closes the connection and returns when it is closed or wait has passed.
+// Then it hangs: it closes when the calls in it come back, if they do.
+func (c *conn) close(l *library, wait time.Duration) error {
+	c.closing.Store(true)
+	done := make(chan error, 1)
+	l.stuck.Add(1)
+	go func() {
+		defer l.stuck.Add(-1)
+		defer func() {
+			if r := recover(); r != nil {
+				done <- fmt.Errorf("close connection: %v", r)
+			}
+		}()
+		done <- c.ctx.Close()
+	}()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("%w: a call in %s does not come back, so its connection stays open", kek.ErrUnreachable, l.path)
+	}
+}
+
+// configure makes a connection. crypto11 panics where a token allows one session
+// only.
+func configure(cfg *crypto11.Config) (c *conn, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c, err = nil, fmt.Errorf("connect: %v", r)
+		}
+	}()
+	ctx, err := crypto11.Configure(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{ctx: ctx}, nil
+}

@@ -1,0 +1,32 @@
+//go:build !(cgo && linux)
+
+package pkcs11
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/cofferbackup/coffer/kek"
+)
+
+// Pool opens nothing: this build has no PKCS#11.
+type Pool struct{}
+
+// NewPool returns a Pool whose every call says what is missing.
+func NewPool(Config) *Pool { return &Pool{} }
+
+func errLeftOut() error {
+	return fmt.Errorf("%w: this build has no PKCS#11: use the package for Linux, built with cgo", kek.ErrUnsuitable)
+}
+
+// Open returns kek.ErrUnsuitable.
+func (*Pool) Open(context.Context, string, string) (kek.Key, error) { return nil, errLeftOut() }
+
+// Versions returns kek.ErrUnsuitable.
+func (*Pool) Versions(context.Context, string, string) ([]kek.Key, error) { return nil, errLeftOut() }
+
+// Create returns kek.ErrUnsuitable.
+func (*Pool) Create(context.Context, string, int) (kek.Ref, error) { return kek.Ref{}, errLeftOut() }
+
+// Close has nothing to release.
+func (*Pool) Close() error { return nil }
