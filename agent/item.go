@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -24,7 +25,24 @@ type item struct {
 	reader *catalog.Reader
 	users  int // guarded by vault.mu
 
-	sync sync.Mutex // held while the index is brought up to the vault
+	sync    sync.Mutex // held while the index is brought up to the vault
+	writing bool       // a backup is putting packs; guarded by sync
+}
+
+// bringUp brings the item's index up to the vault. While a backup runs it is: only
+// the backup changes it then.
+func (it *item) bringUp(ctx context.Context, log *slog.Logger) error {
+	if it.writing {
+		return nil
+	}
+	done, err := it.Sync(ctx, it.index)
+	if err != nil {
+		return Fault(err)
+	}
+	if done.Recovered > 0 || len(done.Damaged) > 0 {
+		log.Info("packs without an index found", "item", it.Name(), "good", done.Recovered, "damaged", len(done.Damaged))
+	}
+	return nil
 }
 
 // open opens an item of a vault that is there already; create makes it first.
@@ -66,9 +84,9 @@ func (a *Agent) existing(ctx context.Context, name string) (*item, error) {
 	}
 	it.sync.Lock()
 	defer it.sync.Unlock()
-	if _, err := it.Sync(ctx, it.index, catalog.SyncOptions{}); err != nil {
+	if err := it.bringUp(ctx, a.Log); err != nil {
 		it.close()
-		return nil, Fault(err)
+		return nil, err
 	}
 	return it, nil
 }

@@ -162,25 +162,25 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	a.vaults[req.Name] = &vault{name: req.Name, store: st, vault: made, ring: ring, checked: a.Clock(),
 		items: make(map[string]*item), points: make(map[string]*catalog.Point)}
 	a.Log.Info("vault made", "vault", req.Name, "id", made.ID(), "mode", made.Mode())
-	return control.VaultCreated{ID: made.ID().String(), Name: req.Name, Store: cfg.Store, RecoverySheet: recoverySheet(req.Name, cfg.Store, made, ring)}, nil
+	return control.VaultCreated{ID: made.ID().String(), Name: req.Name, Store: cfg.Store, RecoverySheet: a.recoverySheet(req.Name, made, ring)}, nil
 }
 
 // recoverySheet is what the owner of a vault prints and puts away. It has no secret.
-func recoverySheet(name, url string, v *catalog.Vault, ring *kek.Ring) string {
+func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) string {
+	cfg := a.Settings.Vaults[name]
 	var b strings.Builder
 	fmt.Fprintf(&b, "Recovery sheet of vault %s\n\n", name)
 	fmt.Fprintf(&b, "  made    %s\n", v.Created().Format("2006-01-02 15:04:05 UTC"))
 	fmt.Fprintf(&b, "  id      %s\n", v.ID())
-	fmt.Fprintf(&b, "  store   %s\n", url)
+	fmt.Fprintf(&b, "  store   %s\n", cfg.Store)
 	for i, k := range ring.Wrappers() {
 		ref := k.Ref()
 		fmt.Fprintf(&b, "  key %d   %s, %s, RSA %d, %s\n", i+1, ref.Name, ref.Provider, ref.Bits, ref.URI)
 		fmt.Fprintf(&b, "          fingerprint %s\n", ref.Fingerprint)
 	}
-	first := ring.Wrappers()[0].Ref()
 	fmt.Fprintf(&b, "\nOne of these keys opens the vault; without all of them it is lost. The id says that\n")
 	fmt.Fprintf(&b, "it is this vault and no other. On a bare machine:\n\n")
-	fmt.Fprintf(&b, "  cofferd rescue --store '%s' --vault-id %s --key '%s' ls\n", url, v.ID(), first.URI)
+	fmt.Fprintf(&b, "  cofferd rescue --store '%s' --vault-id %s \\\n    --key '%s' ls\n", cfg.Store, v.ID(), a.Settings.Keys[cfg.Keys[0]].URI)
 	return b.String()
 }
 

@@ -60,8 +60,18 @@ func (a *Agent) backup(ctx context.Context, j *job, it *item, req control.Backup
 			Entries:  int64(done.Files.Load() + done.Dirs.Load() + done.Others.Load()),
 			NewBytes: int64(done.New.Load()), StoredBytes: int64(done.Stored.Load()), Skipped: int64(done.Skipped.Load())}
 	})
-	it.sync.Lock() // one writer of the item's index
-	defer it.sync.Unlock()
+	it.sync.Lock()
+	err = it.bringUp(ctx, a.Log)
+	it.writing = err == nil
+	it.sync.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		it.sync.Lock()
+		defer it.sync.Unlock()
+		it.writing = false
+	}()
 	p, err := backup.Run(ctx, backup.Config{
 		Item: it.Item, Packs: it.vault.store, Index: it.index, Source: src, Level: level,
 		Retention: a.retention(it.vault.name), FullRead: req.FullRead, Tags: req.Tags, Host: a.host, Agent: a.Program.Version,

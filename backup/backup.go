@@ -39,18 +39,13 @@ import (
 	"github.com/cofferbackup/coffer/store/pack"
 )
 
-// Index is the local index of the item.
+// Index is the local index of the item, brought up to the vault (catalog.Item.Sync).
 type Index interface {
 	catalog.Local
 	catalog.Lookup
-	// Begin marks that packs are going to be put, and tells whether an earlier
-	// backup never came to its End.
-	Begin(ctx context.Context) (unclean bool, err error)
 	// Unsourced returns the packs that were found after an interrupted backup and
 	// that no index object names yet.
 	Unsourced(ctx context.Context) ([]pack.Contents, error)
-	// End takes the mark of Begin away.
-	End(ctx context.Context) error
 }
 
 // Config of a backup.
@@ -110,8 +105,7 @@ type run struct {
 	loose   uint64
 }
 
-// prepare opens the item's secret, brings the local index up to the vault, and
-// finds the point to compare with.
+// prepare opens the item's secret and finds the point to compare with.
 func prepare(ctx context.Context, cfg Config) (*run, error) {
 	if cfg.Progress == nil {
 		cfg.Progress = new(Progress)
@@ -127,18 +121,10 @@ func prepare(ctx context.Context, cfg Config) (*run, error) {
 	if r.polynomial, err = r.secret.Polynomial(); err != nil {
 		return nil, err
 	}
-	// From here to End a crash leaves packs that no index names; the next Begin
-	// says so, and Sync finds them.
-	unclean, err := cfg.Index.Begin(ctx)
-	if err != nil {
+	// A crash from here to End leaves packs that no index names; the next Sync is
+	// told so by the mark, and finds them.
+	if _, err := cfg.Index.Begin(ctx); err != nil {
 		return nil, err
-	}
-	synced, err := cfg.Item.Sync(ctx, cfg.Index, catalog.SyncOptions{Packs: unclean})
-	if err != nil {
-		return nil, err
-	}
-	if synced.Recovered > 0 || len(synced.Damaged) > 0 {
-		cfg.Log.Info("packs of an interrupted backup found", "item", cfg.Item.Name(), "used", synced.Recovered, "damaged", len(synced.Damaged))
 	}
 	r.parent, err = r.findParent(ctx)
 	return r, err

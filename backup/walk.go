@@ -37,7 +37,7 @@ func (r *run) walk(ctx context.Context, session source.Session) ([]chunk.ID, err
 	if r.parent != nil && !r.FullRead {
 		prev = r.parent.Root
 	}
-	root, _, err := h.dir(ctx, session.Root(), "", prev)
+	root, err := h.dir(ctx, session.Root(), "", prev)
 	r.walkers <- h.walker
 	if err != nil {
 		return nil, err
@@ -50,15 +50,22 @@ func (r *run) walk(ctx context.Context, session source.Session) ([]chunk.ID, err
 			}
 		}
 	}
-	return root, nil
+	return root.trees, nil
 }
 
-// dir backs up an open directory: children first, then its own tree chunks, whose
-// ids it returns. ok is false if the directory could not be read and is left out.
-func (h *holder) dir(ctx context.Context, d source.Dir, path string, prev []chunk.ID) (trees []chunk.ID, ok bool, err error) {
+// listing is what became of a directory.
+type listing struct {
+	trees   []chunk.ID // its tree chunks
+	gone    bool       // it could not be read and is left out
+	partial bool       // it has more than is in the trees
+}
+
+// dir backs up an open directory: children first, then its own tree chunks.
+func (h *holder) dir(ctx context.Context, d source.Dir, path string, prev []chunk.ID) (l listing, err error) {
 	names, err := d.Names(ctx)
 	if err != nil {
-		return nil, false, h.run.fault(ctx, path, err)
+		l.gone = true
+		return l, h.run.fault(ctx, path, err)
 	}
 	old := h.run.previous(ctx, prev)
 	defer old.stop()
@@ -67,29 +74,34 @@ func (h *holder) dir(ctx context.Context, d source.Dir, path string, prev []chun
 		if err := h.wait(ctx, seg); err != nil {
 			return err
 		}
-		id, err := h.saveNodes(ctx, seg.nodes())
+		nodes := seg.nodes()
+		l.partial = l.partial || len(nodes) < seg.met
+		id, err := h.saveNodes(ctx, nodes)
 		if err == nil && id != nil {
-			trees = append(trees, *id)
+			l.trees = append(l.trees, *id)
 		}
 		seg = new(segment)
 		return err
 	}
 	for _, name := range names {
 		if err := h.child(ctx, d, path, name, old.find(name), seg); err != nil {
-			return nil, false, errors.Join(err, h.wait(ctx, seg))
+			return l, errors.Join(err, h.wait(ctx, seg))
 		}
 		if seg.full(name) {
 			if err := save(); err != nil {
-				return nil, false, err
+				return l, err
 			}
 		}
 	}
 	old.rest()
 	if err := save(); err != nil {
-		return nil, false, err
+		return l, err
+	}
+	if p, ok := d.(source.Partial); ok && p.Partial() {
+		l.partial = true
 	}
 	h.run.Progress.Dirs.Add(1)
-	return trees, true, nil
+	return l, nil
 }
 
 // child backs up one entry of a directory and adds it to the segment. was is its
@@ -99,6 +111,7 @@ func (h *holder) child(ctx context.Context, d source.Dir, path, name string, was
 		return err
 	}
 	r := h.run
+	seg.met++
 	node, same, err := d.Stat(ctx, name, was)
 	if err != nil {
 		return r.fault(ctx, path+"/"+name, err)
@@ -140,8 +153,8 @@ func (h *holder) subdir(ctx context.Context, d source.Dir, path string, node *tr
 	e := seg.add(node)
 	descend := func(h *holder) error {
 		defer sub.Close()
-		trees, ok, err := h.dir(ctx, sub, path, prev)
-		node.Trees, e.gone = trees, !ok
+		l, err := h.dir(ctx, sub, path, prev)
+		node.Trees, node.Partial, e.gone = l.trees, node.Partial || l.partial, l.gone
 		return err
 	}
 	select {
@@ -186,6 +199,7 @@ func (h *holder) saveNodes(ctx context.Context, nodes []*tree.Node) (*chunk.ID, 
 // part of it.
 type segment struct {
 	entries []*entry
+	met     int // names, whatever became of them
 	weight  int
 	wg      sync.WaitGroup
 	running bool

@@ -25,13 +25,16 @@ type Local interface {
 	Forget(ctx context.Context, packs []pack.ID) error
 	// Reset empties the index.
 	Reset(ctx context.Context) error
+	Marker
 }
 
-// SyncOptions of a Sync.
-type SyncOptions struct {
-	// Packs asks to look for packs that no index object names, which an
-	// interrupted backup leaves. It costs a listing of all packs.
-	Packs bool
+// Marker marks that an index may not know all packs that are in the store.
+type Marker interface {
+	// Begin sets the mark, and tells whether it was set: then somebody who was
+	// putting packs, or finding them again, never came to his End.
+	Begin(ctx context.Context) (unclean bool, err error)
+	// End takes the mark away.
+	End(ctx context.Context) error
 }
 
 // Synced says what a Sync did.
@@ -42,18 +45,32 @@ type Synced struct {
 }
 
 // Sync brings the local index up to the vault. If index objects that it was made
-// of are gone, it is made anew.
-func (it *Item) Sync(ctx context.Context, local Local, opts SyncOptions) (Synced, error) {
-	var done Synced
-	wrap := func(err error) (Synced, error) { return done, fmt.Errorf("sync index of %s: %w", it.name, err) }
+// of are gone, it is made anew. If it is new, or a backup was interrupted, all
+// packs are listed, and those that no index object names are found again. Nobody
+// may put packs of the item meanwhile.
+func (it *Item) Sync(ctx context.Context, local Local) (Synced, error) {
+	done, err := it.sync(ctx, local)
+	if err != nil {
+		err = fmt.Errorf("sync index of %s: %w", it.name, err)
+	}
+	return done, err
+}
+
+func (it *Item) sync(ctx context.Context, local Local) (done Synced, err error) {
+	// A crash from here to End leaves the mark, and the next Sync lists all packs.
+	unclean, err := local.Begin(ctx)
+	if err != nil {
+		return done, err
+	}
 	known, err := local.Sources(ctx)
 	if err != nil {
-		return wrap(err)
+		return done, err
 	}
-	missing, seen := []string(nil), 0
+	var missing []string
+	seen := 0
 	for name, err := range it.Indexes(ctx) {
 		if err != nil {
-			return wrap(err)
+			return done, err
 		}
 		if _, ok := known[name]; ok {
 			seen++
@@ -63,26 +80,26 @@ func (it *Item) Sync(ctx context.Context, local Local, opts SyncOptions) (Synced
 	}
 	if seen < len(known) {
 		if err := local.Reset(ctx); err != nil {
-			return wrap(err)
+			return done, err
 		}
-		return it.Sync(ctx, local, SyncOptions{Packs: true})
+		return it.sync(ctx, local)
 	}
 	for _, name := range missing {
 		contents, err := it.Index(ctx, name)
 		if err != nil {
-			return wrap(err)
+			return done, err
 		}
 		if err := local.Add(ctx, name, contents); err != nil {
-			return wrap(err)
+			return done, err
 		}
 		done.Indexes++
 	}
-	if opts.Packs || len(known) == 0 {
+	if unclean || len(known) == 0 {
 		if err := it.syncPacks(ctx, local, &done); err != nil {
-			return wrap(err)
+			return done, err
 		}
 	}
-	return done, nil
+	return done, local.End(ctx)
 }
 
 // syncPacks compares the packs that are there with those that are known: takes in

@@ -156,10 +156,10 @@ func equalExtents(a, b []tree.Extent) bool {
 	return true
 }
 
-// Diff yields what differs between two directories, in order of path. Subtrees
-// that are equal are not read.
-func Diff(ctx context.Context, r *catalog.Reader, from, to []chunk.ID) iter.Seq2[Change, error] {
-	return func(yield func(Change, error) bool) { diff(ctx, r, from, to, "", yield) }
+// Diff yields what differs between two states of the directory at path, in order of
+// path. Subtrees that are equal are not read.
+func Diff(ctx context.Context, r *catalog.Reader, from, to []chunk.ID, path string) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) { diff(ctx, r, from, to, strings.TrimRight(path, "/"), yield) }
 }
 
 func diff(ctx context.Context, r *catalog.Reader, from, to []chunk.ID, path string, yield func(Change, error) bool) bool {

@@ -67,7 +67,7 @@ type Progress struct {
 	Written atomic.Uint64 // bytes written
 	Kept    atomic.Uint64 // files that were right or not to be overwritten
 	Deleted atomic.Uint64
-	Skipped atomic.Uint64 // entries that could not be restored
+	Skipped atomic.Uint64 // entries that could not be restored, or not with everything
 }
 
 // Result of a restore.
@@ -106,7 +106,7 @@ type run struct {
 
 func (r *run) run(ctx context.Context) (err error) {
 	r.sink, err = r.Target.Open(ctx, target.Options{
-		Users: r.Point.Users, Groups: r.Point.Groups, NumericOwner: r.NumericOwner, DryRun: r.DryRun,
+		Users: r.Point.Users, Groups: r.Point.Groups, NumericOwner: r.NumericOwner, DryRun: r.DryRun, Report: r.lack,
 	})
 	if err != nil {
 		return err
@@ -145,6 +145,9 @@ func (r *run) run(ctx context.Context) (err error) {
 	return r.sink.Finish(ctx)
 }
 
+// lack records what an entry had to go without.
+func (r *run) lack(l target.Lack) { r.skip(l.Path, l.Reason) }
+
 // fault records an entry that cannot be restored and lets the restore go on,
 // unless everything after it would fail too.
 func (r *run) fault(ctx context.Context, path string, err error) error {
@@ -156,11 +159,15 @@ func (r *run) fault(ctx context.Context, path string, err error) error {
 	case errors.Is(err, target.ErrFull), errors.Is(err, target.ErrReadOnly):
 		return fmt.Errorf("write %s: %w", path, err)
 	}
+	r.skip(path, err.Error())
+	return nil
+}
+
+func (r *run) skip(path, reason string) {
 	r.Progress.Skipped.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.skipped) < catalog.MaxSkipped {
-		r.skipped = append(r.skipped, catalog.Skip{Path: []byte(path), Reason: err.Error(), Fault: true})
+		r.skipped = append(r.skipped, catalog.Skip{Path: []byte(path), Reason: reason, Fault: true})
 	}
-	return nil
 }

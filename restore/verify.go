@@ -38,6 +38,7 @@ type VerifyProgress struct {
 	Points  atomic.Uint64
 	Packs   atomic.Uint64
 	Chunks  atomic.Uint64
+	Files   atomic.Uint64 // files whose content was found to be there, in all points
 	Bytes   atomic.Uint64 // read from the store
 	Damaged atomic.Uint64
 }
@@ -67,6 +68,20 @@ func Verify(ctx context.Context, cfg VerifyConfig) ([]Finding, error) {
 	}
 	slices.SortFunc(v.findings, func(a, b Finding) int { return slices.Compare([]byte(a.Object), []byte(b.Object)) })
 	return v.findings, err
+}
+
+// VerifyRecords checks the descriptor of a vault and all its key records.
+func VerifyRecords(ctx context.Context, vault *catalog.Vault) ([]Finding, error) {
+	var findings []Finding
+	for key, err := range vault.CheckRecords(ctx) {
+		if key == "" && err != nil {
+			return findings, fmt.Errorf("verify records: %w", err)
+		}
+		if err != nil {
+			findings = append(findings, Finding{Object: key, Err: err})
+		}
+	}
+	return findings, nil
 }
 
 type verify struct {
@@ -312,6 +327,7 @@ func (v *verify) file(ctx context.Context, n *tree.Node) error {
 		}
 		size += e.Length
 	}
+	v.Progress.Files.Add(1)
 	if size != n.Size {
 		return fmt.Errorf("content has %d bytes instead of %d: %w", size, n.Size, crypt.ErrDamaged)
 	}

@@ -61,6 +61,16 @@ type Dir interface {
 	Close() error
 }
 
+// Partial is an optional ability of a Dir.
+type Partial interface {
+	// Partial tells, once the children have been listed and described, whether any
+	// was left out: by the configuration, or because it is no thing to keep. A
+	// restore that removes what the point does not have must leave such a directory
+	// alone. Stat says of a child directory (Node.Partial) only what is known before
+	// it is opened.
+	Partial() bool
+}
+
 // File is an open file: ranges of data with holes between them.
 type File interface {
 	// NextData moves to the next range of data: its offset and length in bytes.

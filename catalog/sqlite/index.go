@@ -136,7 +136,8 @@ func load(db *database) (state, table, error) {
 	return s, t, err
 }
 
-// Reset empties the index.
+// Reset empties the index, a damaged one too. After an error the index can only be
+// closed.
 func (x *Index) Reset(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

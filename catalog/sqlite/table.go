@@ -106,9 +106,9 @@ type base struct {
 const (
 	// pageEntries is the number of entries that a page has on average at the most.
 	pageEntries = 512
-	// maxHeld is the number of bytes of pages to keep: the table of 10 million
-	// chunks, with a little to spare.
-	maxHeld = 96 << 20
+	// maxHeld is the number of bytes of pages to keep: the table of 8 million
+	// chunks. Beyond that, some lookups read their page again.
+	maxHeld = 64 << 20
 )
 
 // newBase returns the pages that s tells of, none of them read.

@@ -158,7 +158,7 @@ func (r *rescue) restore(ctx context.Context, w io.Writer, what, to string, o re
 		return err
 	}
 	defer index.Close()
-	if _, err := it.Sync(ctx, index, catalog.SyncOptions{}); err != nil {
+	if _, err := it.Sync(ctx, index); err != nil {
 		return err
 	}
 	abs, err := filepath.Abs(to)

@@ -25,13 +25,16 @@ func TestConformanceRemote(t *testing.T) {
 	conform(t, tok, kek.OAEPSHA1)
 }
 
+// keyPrefix marks the keys of tests on a token that has others.
+const keyPrefix = "coffer-test-"
+
 func conform(t *testing.T, tok testkit.Token, alg kek.Algorithm) {
 	pool, _ := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	create(t, pool, tok.URI("other"))
+	create(t, pool, tok.URI(keyPrefix+"kek"))
+	create(t, pool, tok.URI(keyPrefix+"other"))
 	kektest.Run(t, func(t *testing.T) kektest.Provider {
 		return kektest.Provider{
-			Key: open(t, pool, tok.URI("kek")), Other: open(t, pool, tok.URI("other")),
+			Key: open(t, pool, tok.URI(keyPrefix+"kek")), Other: open(t, pool, tok.URI(keyPrefix+"other")),
 			Provider: kek.PKCS11, Algorithm: alg,
 			Secrets: []string{tok.PIN, tok.PINFile},
 		}

@@ -202,31 +202,29 @@ func TestSiblings(t *testing.T) {
 	create(t, pool, one.URI("kek"))
 	create(t, pool, two.URI("kek"))
 	first, second := open(t, pool, one.URI("kek")), open(t, pool, two.URI("kek"))
-	working, stop := make(chan struct{}), make(chan struct{})
+	beat, stop := make(chan struct{}), make(chan struct{})
 	var load sync.WaitGroup
 	load.Go(func() {
-		for first := true; ; first = false {
+		for {
 			if err := second.Check(t.Context()); err != nil {
 				t.Errorf("Check of one token: %v", err)
 			}
-			if first {
-				close(working)
-			}
 			select {
+			case beat <- struct{}{}:
 			case <-stop:
 				return
-			default:
 			}
 		}
 	})
-	<-working
 	before := faults.Calls(testkit.Initialize)
-	for range 10 { // each fault hits one of them, and closes the connections of both
+	for range 20 { // each fault hits one of them, and closes the connections of both
 		b.pass(time.Minute)
 		faults.Fail(testkit.DecryptInit, sessionInvalid, 1)
 		if err := first.Check(t.Context()); err != nil {
 			t.Errorf("Check of the other: %v", err)
 		}
+		<-beat
+		<-beat // so one Check has begun and ended since
 	}
 	close(stop)
 	load.Wait()

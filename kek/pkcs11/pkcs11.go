@@ -31,7 +31,7 @@ import (
 	"time"
 )
 
-// Config is what a Pool needs.
+// Config is what a Pool needs. Log and Now must be set.
 type Config struct {
 	// Log gets what an operator must know of tokens: lost, back, PIN refused.
 	Log *slog.Logger

@@ -22,6 +22,7 @@ type dir struct {
 	fd     int
 	place  place
 	dev    uint64 // of the file system, with OneFileSystem
+	lacks  bool   // a child was left out
 	st     unix.Statx_t
 	last   *tree.Node // what the last Stat made of st; nil if anything has used st since
 	// The owners that were met last: mostly those of the next file too.
@@ -72,7 +73,9 @@ func (d *dir) Names(ctx context.Context) ([]string, error) {
 	tag := false
 	names, err := list.Read(d.fd, func(name string, typ uint8) bool {
 		tag = tag || name == tagName
-		return d.keeps(name, typ)
+		keep := d.keeps(name, typ)
+		d.lacks = d.lacks || !keep
+		return keep
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list directory: %w", err)
@@ -140,7 +143,7 @@ func (d *dir) Dir(ctx context.Context, name string) (source.Dir, error) {
 		return nil, err
 	}
 	c := &dir{s: d.s, parent: d, name: name, fd: -1}
-	c.place = d.place.child(name, func() bool { return d.s.exclude == nil || !d.s.exclude.Match(d.place.below, name, ignore.Dir) })
+	c.place = d.place.child(name, func() bool { return !d.s.exclude.Match(d.place.below, name, ignore.Dir) })
 	var err error
 	switch {
 	case c.place.whole:
@@ -161,12 +164,33 @@ func (d *dir) Dir(ctx context.Context, name string) (source.Dir, error) {
 		return nil, errors.Join(failed("open directory", err), c.Close())
 	}
 	c.dev = dirfd.Dev(&c.st)
-	if !c.place.at.isRoot() && c.dev != d.dev {
+	if d.foreign(name, &c.st) {
 		d.s.note(d.path(name), "another file system is mounted there")
 		c.place.whole = false
 	}
 	return c, nil
 }
+
+// foreign tells whether name is a mount point of which only the directory is kept.
+func (d *dir) foreign(name string, st *unix.Statx_t) bool {
+	return d.s.cfg.OneFileSystem && d.place.whole && !d.place.at.child(name).isRoot() && dirfd.Dev(st) != d.dev
+}
+
+// partial tells of the child directory name, which st describes, that not all in
+// it is kept, as far as that can be told from here.
+func (d *dir) partial(name string, st *unix.Statx_t) bool {
+	at := d.place.at.child(name)
+	switch {
+	case at.isRoot():
+		return false
+	case !d.place.whole, d.foreign(name, st):
+		return true
+	}
+	return at != nil && d.s.exclude.Match(d.place.below, name, ignore.Dir)
+}
+
+// Partial implements source.Partial.
+func (d *dir) Partial() bool { return !d.place.whole || d.lacks }
 
 func (d *dir) Close() error {
 	if d.fd < 0 {

@@ -25,6 +25,7 @@ type dir struct {
 	s     *session
 	parts []string
 	place place
+	lacks bool // a child was left out
 }
 
 func (s *session) openTop(context.Context) (*dir, error) {
@@ -54,6 +55,8 @@ func (d *dir) Names(ctx context.Context) ([]string, error) {
 		tag = tag || e.Name() == tagName
 		if d.keeps(e) {
 			names = append(names, e.Name())
+		} else {
+			d.lacks = true
 		}
 	}
 	if tag && d.s.cfg.SkipCacheDirs && !d.place.at.isRoot() && d.tagged() {
@@ -107,11 +110,14 @@ func (d *dir) Stat(_ context.Context, name string, prev *tree.Node) (*tree.Node,
 		return nil, false, failed("stat", err)
 	}
 	node := d.s.node(info, name)
+	node.Partial = node.Type == tree.Dir && !d.child(name).whole
 	switch limit := d.s.cfg.MaxFileSize; {
 	case node.Type == 0:
+		d.lacks = true
 		d.s.note(d.path(name), isSocket)
 		return nil, false, source.ErrSkipped
 	case node.Type == tree.File && limit > 0 && node.Size > limit:
+		d.lacks = true
 		d.s.note(d.path(name), overLimit(node.Size, limit))
 		return nil, false, source.ErrSkipped
 	}
@@ -155,10 +161,15 @@ func (d *dir) Dir(ctx context.Context, name string) (source.Dir, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c := &dir{s: d.s, parts: append(slices.Clone(d.parts), name)}
-	c.place = d.place.child(name, func() bool { return !d.s.exclude.Match(d.place.below, name, ignore.Dir) })
-	return c, nil
+	return &dir{s: d.s, parts: append(slices.Clone(d.parts), name), place: d.child(name)}, nil
 }
+
+func (d *dir) child(name string) place {
+	return d.place.child(name, func() bool { return !d.s.exclude.Match(d.place.below, name, ignore.Dir) })
+}
+
+// Partial implements source.Partial.
+func (d *dir) Partial() bool { return !d.place.whole || d.lacks }
 
 func (d *dir) Open(ctx context.Context, name string) (source.File, error) {
 	if err := ctx.Err(); err != nil {

@@ -223,6 +223,7 @@ func TestOneFileSystem(t *testing.T) {
 	f := walk(t, files.Config{Paths: []string{top + "/r", top + "/r/keep"}, OneFileSystem: true}, nil)
 	f.noErrors(t)
 	f.expect(t, top, "r", "r/x", "r/mnt", "r/keep", "r/keep/inside")
+	f.partial(t, top, "r/mnt")
 	if s, ok := f.skips[top+"/r/mnt"]; !ok || s.Fault {
 		t.Errorf("mount point: skip %+v, %v; want a note", s, ok)
 	}

@@ -54,8 +54,9 @@ func TestRoots(t *testing.T) {
 	f := walk(t, files.Config{Paths: []string{j("a/b"), j("a"), j("d/two"), j("e"), j("missing")}}, nil)
 	f.noErrors(t)
 	f.expect(t, top, "a", "a/x", "a/b", "a/b/y", "a/b/c", "a/b/c/z", "d", "d/two", "e")
+	f.partial(t, top, "d")
 	for p := filepath.Dir(top); p != "/"; p = filepath.Dir(p) {
-		if e := f.entries[p]; e == nil || e.Type != tree.Dir || e.Mode == 0 {
+		if e := f.entries[p]; e == nil || e.Type != tree.Dir || e.Mode == 0 || !e.Partial {
 			t.Errorf("parent %s is not kept as a directory with its metadata", p)
 		}
 	}
@@ -108,6 +109,7 @@ func TestExclude(t *testing.T) {
 	f.noErrors(t)
 	// The path that is configured is kept although a pattern excludes it in r1.
 	f.expect(t, top, "r1", "r1/keep.tmp", "r1/sub", "r1/sub/top", "r1/sub/b", "r1/sub/build", "r1/sub/build/y", "r2")
+	f.partial(t, top, "r1", "r2")
 }
 
 // A configured path below an excluded directory is kept, and nothing else of it.
@@ -116,6 +118,7 @@ func TestRootBelowExcluded(t *testing.T) {
 	f := walk(t, files.Config{Paths: []string{top + "/r", top + "/r/out/in"}, Exclude: []string{"out/"}}, nil)
 	f.noErrors(t)
 	f.expect(t, top, "r", "r/c", "r/out", "r/out/in", "r/out/in/b")
+	f.partial(t, top, "r/out")
 }
 
 func TestCacheDirs(t *testing.T) {
@@ -129,6 +132,7 @@ func TestCacheDirs(t *testing.T) {
 	f.noErrors(t)
 	f.expect(t, top, "r", "r/real", "r/real/CACHEDIR.TAG", "r/fake", "r/fake/CACHEDIR.TAG", "r/fake/x",
 		"r/named", "r/named/CACHEDIR.TAG", "r/named/sub", "r/named/sub/z", "r/odd", "r/odd/CACHEDIR.TAG")
+	f.partial(t, top, "r/real", "r/named")
 	if s, ok := f.skips[top+"/r/real"]; !ok || s.Fault {
 		t.Errorf("cache directory: skip %+v, %v; want a note", s, ok)
 	}
@@ -143,6 +147,7 @@ func TestMaxFileSize(t *testing.T) {
 	f := walk(t, files.Config{Paths: []string{top}, MaxFileSize: 100}, nil)
 	f.noErrors(t)
 	f.expect(t, top, "small", "exact")
+	f.partial(t, filepath.Dir(top), filepath.Base(top))
 	if s, ok := f.skips[top+"/large"]; !ok || s.Fault || !strings.Contains(s.Reason, "101") {
 		t.Errorf("large file: skip %+v, %v; want a note with its size", s, ok)
 	}

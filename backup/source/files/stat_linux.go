@@ -26,9 +26,11 @@ func (d *dir) Stat(_ context.Context, name string, prev *tree.Node) (*tree.Node,
 	typ := dirfd.Type(st)
 	switch limit := d.s.cfg.MaxFileSize; {
 	case typ == 0:
+		d.lacks = true
 		d.s.note(d.path(name), isSocket)
 		return nil, false, source.ErrSkipped
 	case typ == tree.File && limit > 0 && st.Size > limit:
+		d.lacks = true
 		d.s.note(d.path(name), overLimit(st.Size, limit))
 		return nil, false, source.ErrSkipped
 	}
@@ -73,6 +75,7 @@ func relink(prev *tree.Node, st *unix.Statx_t) *tree.Node {
 // describe makes a node of d.st and of what else there is about name.
 func (d *dir) describe(name string, follow bool) (*tree.Node, error) {
 	node := dirfd.Node(&d.st, name)
+	node.Partial = node.Type == tree.Dir && d.partial(name, &d.st)
 	var err error
 	if node.Type == tree.Symlink {
 		if node.Target, err = dirfd.Readlink(d.fd, name); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"path"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -100,6 +101,10 @@ func (f *found) dir(t *testing.T, d source.Dir, at string, prev *found) {
 				break
 			}
 			f.dir(t, sub, p, prev)
+			if node.Partial && !sub.(source.Partial).Partial() {
+				t.Errorf("%s is partial only from above", p)
+			}
+			node.Partial = sub.(source.Partial).Partial()
 			if err := sub.Close(); err != nil {
 				t.Error(err)
 			}
@@ -179,6 +184,16 @@ func (f *found) expect(t *testing.T, dir string, want ...string) {
 	}
 	for p := range got {
 		t.Errorf("%s should not be there", path.Join(dir, p))
+	}
+}
+
+// partial checks which of the directories below dir have lost something.
+func (f *found) partial(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	for p, e := range f.under(dir) {
+		if e.Partial != slices.Contains(want, p) {
+			t.Errorf("%s: partial %v", path.Join(dir, p), e.Partial)
+		}
 	}
 }
 

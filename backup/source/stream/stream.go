@@ -162,7 +162,7 @@ func (d rootDir) Open(_ context.Context, name string) (source.File, error) {
 		return nil, fmt.Errorf("read the stream a second time: %w: %w", source.ErrFailed, errors.ErrUnsupported)
 	}
 	d.opened = true
-	return file{d.session}, nil
+	return file(d), nil
 }
 
 func (d rootDir) Close() error { return nil }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -195,6 +196,9 @@ func (d *dir) settle() error {
 	}
 	if n, err := unix.Fgetxattr(d.fd, aclDefault, nil); err == nil && n > 0 {
 		d.inherits = true
+	}
+	if changed := time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec)); changed.After(d.s.begun) {
+		return nil
 	}
 	if err := d.sweep(); err != nil {
 		return fail("list directory", err)

@@ -23,13 +23,13 @@ type drySink struct {
 	real *sink // nil if the target is not there
 }
 
-func openDry(path string, opts target.Options) (target.Sink, error) {
-	real, err := openThere(path, opts)
+func openDry(cfg Config, opts target.Options) (target.Sink, error) {
+	real, err := openThere(cfg, opts)
 	if errors.Is(err, fs.ErrNotExist) {
 		return drySink{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open target %s: %w", path, err)
+		return nil, fmt.Errorf("open target %s: %w", cfg.Path, err)
 	}
 	return drySink{real}, nil
 }

@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/cofferbackup/coffer/restore/target"
 )
@@ -33,6 +34,8 @@ import (
 // Config says where to restore to.
 type Config struct {
 	Path string // absolute; made if it is not there
+	// Clock is time.Now if nil.
+	Clock func() time.Time
 }
 
 // Target is a directory.
@@ -44,6 +47,9 @@ type Target struct {
 func New(cfg Config) (*Target, error) {
 	if !filepath.IsAbs(cfg.Path) {
 		return nil, fmt.Errorf("restore: target %q is not absolute", cfg.Path)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
 	}
 	return &Target{cfg: cfg}, nil
 }
@@ -57,9 +63,9 @@ func (t *Target) Open(ctx context.Context, opts target.Options) (target.Sink, er
 		opts.Report = func(target.Lack) {}
 	}
 	if opts.DryRun {
-		return openDry(t.cfg.Path, opts)
+		return openDry(t.cfg, opts)
 	}
-	s, err := open(t.cfg.Path, opts)
+	s, err := open(t.cfg, opts)
 	if err != nil {
 		return nil, fmt.Errorf("open target %s: %w", t.cfg.Path, err)
 	}

@@ -18,8 +18,6 @@ const (
 	aclPrefix  = "system.posix_acl_"
 )
 
-const setIDs = unix.S_ISUID | unix.S_ISGID
-
 // handle is an open file or directory. If it was opened with O_PATH, calls that
 // take no such descriptor reach it through path.
 type handle struct {

@@ -28,15 +28,15 @@ type sink struct {
 	files map[*file]struct{}
 }
 
-func open(path string, opts target.Options) (*sink, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+func open(cfg Config, opts target.Options) (*sink, error) {
+	if err := os.MkdirAll(cfg.Path, 0o700); err != nil {
 		return nil, err
 	}
-	return openThere(path, opts)
+	return openThere(cfg, opts)
 }
 
-func openThere(path string, opts target.Options) (*sink, error) {
-	top, err := os.OpenRoot(path)
+func openThere(cfg Config, opts target.Options) (*sink, error) {
+	top, err := os.OpenRoot(cfg.Path)
 	if err != nil {
 		return nil, err
 	}

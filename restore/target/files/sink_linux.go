@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,7 @@ import (
 // sink is a session. It knows everything that is open, to release it.
 type sink struct {
 	opts          target.Options
+	begun         time.Time
 	users, groups *ids
 	top           int
 	temp          atomic.Uint32 // the number of the last temporary name
@@ -30,21 +32,21 @@ type sink struct {
 	mounts map[uint64]int // file systems below the top one, by number: an open directory of each
 }
 
-func open(path string, opts target.Options) (*sink, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+func open(cfg Config, opts target.Options) (*sink, error) {
+	if err := os.MkdirAll(cfg.Path, 0o700); err != nil {
 		return nil, fail("make directory", errnoOf(err))
 	}
-	return openThere(path, opts)
+	return openThere(cfg, opts)
 }
 
 // openThere opens a top directory that must be there.
-func openThere(path string, opts target.Options) (*sink, error) {
-	fd, err := unix.Open(path, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func openThere(cfg Config, opts target.Options) (*sink, error) {
+	fd, err := unix.Open(cfg.Path, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	s := &sink{
-		opts: opts, top: fd,
+		opts: opts, begun: cfg.Clock(), top: fd,
 		dirs: make(map[*dir]struct{}), files: make(map[*file]struct{}), mounts: make(map[uint64]int),
 	}
 	s.temp.Store(rand.Uint32())
@@ -159,7 +161,8 @@ func unfinished(dir int, name string) bool {
 	return isTemp(name) && dirfd.Statx(dir, name, &st) == nil && st.Mode == unix.S_IFREG|tempMode
 }
 
-// sweep removes what dead restores left in the directory.
+// sweep removes what dead restores left in the directory. A directory that was
+// changed since the session began was made or swept by it.
 func (d *dir) sweep() error {
 	names, err := d.list(func(name string, _ uint8) bool { return unfinished(d.fd, name) })
 	if err != nil {
