@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cofferbackup/coffer/agent/control"
+)
+
+// startWait is how long an agent that is just starting is waited for.
+const startWait = 5 * time.Second
+
+// env is the world of one run.
+type env struct {
+	args                    []string
+	in                      io.Reader
+	out, err                io.Writer
+	getenv                  func(string) string
+	now                     func() time.Time
+	version                 string
+	hard                    context.Context // ends at the second Ctrl-C
+	inTerminal, errTerminal bool
+}
+
+// app is what the verbs share.
+type app struct {
+	*env
+	*control.Client
+	json    bool
+	started bool // flags and arguments were right
+	code    int  // exit code of a run without an error
+}
+
+// usageError is a command line that cannot be meant.
+type usageError struct{ message, next string }
+
+func (e *usageError) Error() string { return e.message }
+
+// run does what the arguments say and returns the exit code.
+func run(ctx context.Context, e *env) int {
+	a := &app{env: e}
+	root := a.root()
+	root.SetArgs(e.args)
+	root.SetIn(e.in)
+	root.SetOut(e.out)
+	root.SetErr(e.err)
+	cmd, err := root.ExecuteContextC(ctx)
+	if a.Client != nil {
+		a.skew()
+		a.Close()
+	}
+	if err == nil {
+		return a.code
+	}
+	var usage *usageError
+	if !a.started && !errors.As(err, &usage) {
+		err = &usageError{err.Error(), "see " + cmd.CommandPath() + " --help"}
+	}
+	return a.fail(err)
+}
+
+// root is coffer itself.
+func (a *app) root() *cobra.Command {
+	var socket string
+	root := &cobra.Command{
+		Use:   "coffer",
+		Short: "Back up and restore under your own keys",
+		Long: `Coffer keeps backups that only your own key can open. The service, cofferd, does
+the work; coffer tells it what to do, over its socket.
+
+Where a verb takes ITEM@POINT, POINT is "latest" (the default), an id or the
+beginning of one, or a date or time: the newest point at or before it.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some entries were
+skipped, 4 the vault's keys are inaccessible.`,
+		Example: `  coffer status
+  coffer backup etc
+  coffer point list etc
+  coffer restore etc@2026-09-02 /srv/restored --path /etc/fstab`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          group,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			a.started = true
+			a.Client = control.NewClient(control.ClientConfig{Socket: socket, Wait: startWait})
+		},
+	}
+	socketDefault := a.getenv("COFFER_SOCKET")
+	if socketDefault == "" {
+		socketDefault = control.DefaultSocket
+	}
+	root.PersistentFlags().StringVar(&socket, "socket", socketDefault, "the agent's `socket`; also COFFER_SOCKET")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON")
+	root.PersistentFlags().SortFlags = false
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(
+		a.statusCmd(), a.versionCmd(), a.configCmd(), a.vaultCmd(), a.keyCmd(), a.itemCmd(),
+		a.backupCmd(), a.pointCmd(), a.restoreCmd(), a.catCmd(), a.verifyCmd(), a.jobCmd(),
+	)
+	return root
+}
+
+// group is a command that only has others beneath it.
+func group(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	next := "see " + cmd.CommandPath() + " --help"
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		next = "did you mean " + cmd.CommandPath() + " " + near[0] + "?"
+	}
+	return &usageError{fmt.Sprintf("%s has no verb %q", cmd.CommandPath(), args[0]), next}
+}
+
+// takes checks the number of arguments; what names those that a verb takes.
+func takes(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		next := "see " + cmd.CommandPath() + " --help"
+		switch {
+		case len(args) < least:
+			return &usageError{fmt.Sprintf("%s needs %s", cmd.CommandPath(), what), next}
+		case len(args) > most && most == 0:
+			return &usageError{fmt.Sprintf("%s takes no arguments, and there is %q", cmd.CommandPath(), args[0]), next}
+		case len(args) > most:
+			return &usageError{fmt.Sprintf("%s takes only %s, and there is %q", cmd.CommandPath(), what, args[most]), next}
+		}
+		return nil
+	}
+}
+
+// fail says what went wrong and returns the exit code.
+func (a *app) fail(err error) int {
+	code, e := control.ExitCode(err), control.AsError(err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		code, e = control.ExitUsage, &control.Error{Code: control.CodeBadRequest, Message: usage.message, Next: usage.next}
+	}
+	if a.json {
+		writeJSON(a.err, struct { //nolint:errcheck // nobody is left to tell
+			Error *control.Error `json:"error"`
+		}{e})
+		return code
+	}
+	fmt.Fprintf(a.err, "coffer: %s\n", strings.ReplaceAll(safeText(e.Message), "\n", "\n  "))
+	if e.Next != "" {
+		fmt.Fprintf(a.err, "  next    %s\n", safeText(e.Next))
+	}
+	return code
+}
+
+// skew tells of an agent of another version.
+func (a *app) skew() {
+	agent := a.AgentVersion()
+	if agent == "" || agent == a.version || a.version == "(devel)" || agent == "(devel)" {
+		return
+	}
+	fmt.Fprintf(a.err, "coffer: note: the agent is %s and this coffer is %s; install the same version of both\n", safe(agent), a.version)
+}
+
+// print writes v as JSON if that was asked for, or as text does.
+func (a *app) print(v any, text func(w *page)) error {
+	if a.json {
+		return writeJSON(a.out, v)
+	}
+	p := &page{now: a.now()}
+	text(p)
+	_, err := io.WriteString(a.out, p.String())
+	return err
+}
+
+// writeJSON writes v, indented, as people and jq read it.
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// splitPoint reads ITEM[@POINT].
+func splitPoint(arg string) (item, point string, err error) {
+	item, point, found := strings.Cut(arg, "@")
+	if item == "" || found && point == "" {
+		return "", "", &usageError{fmt.Sprintf("%q does not name an item", arg), "write ITEM or ITEM@POINT"}
+	}
+	if _, err := control.ParseSelector(point, time.UTC); err != nil {
+		return "", "", &usageError{
+			fmt.Sprintf("%q is %v", point, err),
+			"write an id or its beginning, latest, 2026-09-02, or 2026-09-02T14:00; coffer point list " + item + " shows what there is",
+		}
+	}
+	return item, point, nil
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cofferbackup/coffer/agent/control"
+)
+
+// maxConfig is the size of the largest configuration that is sent, in bytes.
+const maxConfig = 1 << 20
+
+func (a *app) configCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Check the configuration", RunE: group}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "check FILE",
+		Short: "Find the mistakes in a configuration file",
+		Long: `Find the mistakes in a configuration file, before the agent is restarted with it.
+The running agent reads it; nothing is changed. Each mistake is shown with its
+line, column and field. "-" reads standard input.`,
+		Example: "  coffer config check /etc/coffer/coffer.yaml",
+		Args:    takes(1, 1, "a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := a.readConfig(args[0])
+			if err != nil {
+				return err
+			}
+			report, err := a.CheckConfig(cmd.Context(), control.ConfigCheck{Name: args[0], Text: text})
+			if err != nil {
+				return err
+			}
+			if len(report.Problems) > 0 {
+				a.code = control.ExitFailed
+			}
+			return a.print(report, func(p *page) { p.report(args[0], report) })
+		},
+	})
+	return cmd
+}
+
+// readConfig reads a file, or standard input for "-".
+func (a *app) readConfig(name string) (string, error) {
+	in := a.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return "", fmt.Errorf("read configuration: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxConfig+1))
+	if err == nil && len(text) > maxConfig {
+		err = fmt.Errorf("%s is larger than %s", name, size(maxConfig))
+	}
+	if err != nil {
+		return "", fmt.Errorf("read configuration: %w", err)
+	}
+	return string(text), nil
+}
+
+func (p *page) report(name string, r control.ConfigReport) {
+	if len(r.Problems) == 0 {
+		p.line("%s: no mistakes; %s, %s", safe(name), counted(int64(r.Vaults), "vault"), counted(int64(r.Items), "item"))
+		return
+	}
+	for _, pr := range r.Problems {
+		where := safe(name)
+		if pr.Line > 0 {
+			where = fmt.Sprintf("%s:%d:%d", where, pr.Line, pr.Column)
+		}
+		if pr.Field != "" {
+			where += ": " + safe(pr.Field)
+		}
+		p.line("%s: %s", where, safe(pr.Message))
+		if pr.Next != "" {
+			p.line("  next    %s", safe(pr.Next))
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cofferbackup/coffer/agent/control"
+)
+
+func (a *app) jobCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "job", Short: "Show, follow and cancel jobs", RunE: group}
+	cmd.AddCommand(a.jobListCmd(), a.jobShowCmd(), a.jobWatchCmd(), a.jobCancelCmd())
+	return cmd
+}
+
+// jobID reads the number of a job.
+func jobID(arg string) (int64, error) {
+	id, err := strconv.ParseInt(strings.TrimPrefix(arg, "#"), 10, 64)
+	if err != nil || id <= 0 {
+		return 0, &usageError{fmt.Sprintf("%q is not the number of a job", arg), "coffer job list shows them"}
+	}
+	return id, nil
+}
+
+func (a *app) jobListCmd() *cobra.Command {
+	var f control.JobFilter
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List jobs, the newest first",
+		Example: "  coffer job list\n  coffer job list --item etc --state failed",
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			jobs, err := a.Jobs(cmd.Context(), f)
+			if err != nil {
+				return err
+			}
+			return a.print(jobs, func(p *page) {
+				if len(jobs) == 0 {
+					p.line("There are no such jobs.")
+					return
+				}
+				p.jobs(jobs)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&f.Item, "item", "", "only of this `item`")
+	cmd.Flags().StringVar((*string)(&f.State), "state", "", "only in this `state`: queued, running, done, failed, cancelled")
+	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most this `many`")
+	return cmd
+}
+
+func (p *page) jobs(jobs []control.Job) {
+	rows := make([][]string, len(jobs))
+	for i, j := range jobs {
+		rows[i] = []string{strconv.FormatInt(j.ID, 10), j.Kind, j.Item, p.jobState(j), when(j.Queued, p.now), p.jobTime(j)}
+	}
+	p.table([]string{"JOB", "KIND", "ITEM", "STATE", "ASKED FOR", ">TOOK"}, rows)
+}
+
+// jobState says how a job is in a few words.
+func (p *page) jobState(j control.Job) string {
+	s := string(j.State)
+	if j.State == control.JobRunning && j.Progress.BytesTotal > 0 {
+		s += fmt.Sprintf(", %d %%", min(j.Progress.Bytes, j.Progress.BytesTotal)*100/j.Progress.BytesTotal)
+	}
+	if j.Progress.Skipped > 0 {
+		s += ", " + count(j.Progress.Skipped) + " skipped"
+	}
+	return s
+}
+
+func (p *page) jobTime(j control.Job) string {
+	switch {
+	case j.Started.IsZero():
+		return ""
+	case j.Ended.IsZero():
+		return lasting(p.now.Sub(j.Started))
+	}
+	return lasting(j.Ended.Sub(j.Started))
+}
+
+func (a *app) jobShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show JOB",
+		Short:   "Show a job, and the entries that it skipped",
+		Example: "  coffer job show 118",
+		Args:    takes(1, 1, "the number of a job"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := jobID(args[0])
+			if err != nil {
+				return err
+			}
+			j, err := a.Job(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			return a.print(j, func(p *page) { p.job(j) })
+		},
+	}
+}
+
+func (p *page) job(j control.Job) {
+	p.fact("job", strconv.FormatInt(j.ID, 10))
+	p.fact("kind", j.Kind)
+	p.fact("item", j.Item)
+	p.fact("point", j.Point)
+	p.fact("state", p.jobState(j))
+	p.fact("asked for", when(j.Queued, p.now))
+	p.fact("by", j.By)
+	p.fact("took", p.jobTime(j))
+	if j.Error != nil {
+		p.fact("because", j.Error.Message)
+		p.fact("next", j.Error.Next)
+	}
+	if j.Result != nil {
+		p.line("")
+		p.result(control.Job{ID: j.ID, Item: j.Item, Kind: j.Kind, Point: j.Point, Result: j.Result})
+	}
+	if len(j.Skips) == 0 {
+		return
+	}
+	p.line("")
+	p.line("skipped:")
+	for _, s := range j.Skips {
+		p.line("  %s: %s", safe(s.Path), safe(s.Reason))
+	}
+	if more := j.Progress.Skipped - int64(len(j.Skips)); more > 0 {
+		p.line("  and %s more, in the agent's log", count(more))
+	}
+}
+
+func (a *app) jobWatchCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch JOB",
+		Short: "Follow a job to its end",
+		Long: `Follow a job to its end, with its exit code. Ctrl-C stops watching; the job goes
+on.`,
+		Example: "  coffer job watch 118",
+		Args:    takes(1, 1, "the number of a job"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := jobID(args[0])
+			if err != nil {
+				return err
+			}
+			j, err := a.Job(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			d := a.newDrawer(jobLabel(j))
+			j, err = a.follow(cmd.Context(), j, d)
+			d.close()
+			if err != nil {
+				return err
+			}
+			return a.finish(j)
+		},
+	}
+}
+
+func (a *app) jobCancelCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "cancel JOB",
+		Short:   "Ask a job to stop",
+		Example: "  coffer job cancel 118",
+		Args:    takes(1, 1, "the number of a job"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := jobID(args[0])
+			if err != nil {
+				return err
+			}
+			if err := a.Cancel(cmd.Context(), id); err != nil {
+				return err
+			}
+			j, err := a.Job(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			return a.print(j, func(p *page) { p.line("job %d is %s", j.ID, j.State) })
+		},
+	}
+}

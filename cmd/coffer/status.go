@@ -1,0 +1,122 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cofferbackup/coffer/agent/control"
+)
+
+func (a *app) statusCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how everything is",
+		Long: `Show the agent, its vaults and items, what runs, and what needs a person.
+
+The exit code is 0 if the agent answers, whatever it says.`,
+		Example: `  coffer status
+  coffer status --json | jq .problems`,
+		Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(s, func(p *page) { p.status(s) })
+		},
+	}
+}
+
+func (p *page) status(s control.Status) {
+	up := "coffer " + safe(s.Version.Version) + " on " + safe(s.Host) + ", up " + lasting(p.now.Sub(s.Started)) + ". "
+	if len(s.Problems) == 0 {
+		p.line("%sAll well.", up)
+	} else {
+		p.line("%s%s:", up, counted(int64(len(s.Problems)), "problem"))
+		for _, pr := range s.Problems {
+			p.line("  %s: %s", safe(pr.Subject), safe(pr.Message))
+			if pr.Next != "" {
+				p.line("    next  %s", safe(pr.Next))
+			}
+		}
+	}
+	if len(s.Vaults) > 0 {
+		p.line("")
+		p.vaults(s.Vaults)
+	}
+	if len(s.Items) > 0 {
+		p.line("")
+		p.items(s.Items)
+	}
+	if len(s.Jobs) > 0 {
+		p.line("")
+		p.jobs(s.Jobs)
+	}
+}
+
+func (p *page) vaults(vaults []control.Vault) {
+	rows := make([][]string, len(vaults))
+	for i, v := range vaults {
+		keys := make([]string, len(v.Keys))
+		for k, key := range v.Keys {
+			keys[k] = keyLabel(key)
+		}
+		rows[i] = []string{v.Name, v.Store, strings.Join(keys, ", "), p.state(v)}
+	}
+	p.table([]string{"VAULT", "STORE", "KEYS", "STATE"}, rows)
+}
+
+// keyLabel names a key and where it lives: "main (HSM, v3)".
+func keyLabel(k control.Key) string {
+	var more []string
+	switch k.Provider {
+	case "pkcs11":
+		more = append(more, "HSM")
+	case "keyvault":
+		more = append(more, "Key Vault")
+	case "software":
+		more = append(more, "file")
+	}
+	if k.Version != "" {
+		more = append(more, k.Version)
+	}
+	if len(more) == 0 {
+		return k.Name
+	}
+	return k.Name + " (" + strings.Join(more, ", ") + ")"
+}
+
+// state says how a vault's keys are.
+func (p *page) state(v control.Vault) string {
+	var s string
+	switch v.State {
+	case control.StateAbsent:
+		return "not made yet: coffer vault create " + v.Name
+	case control.StateUnknown:
+		return "not checked yet"
+	case control.StateRevalidation:
+		s = "requires revalidation"
+	default:
+		s = string(v.State)
+	}
+	if !v.Checked.IsZero() {
+		s += ", checked " + roughly(p.now.Sub(v.Checked)) + " ago"
+	}
+	return s
+}
+
+func (p *page) items(items []control.Item) {
+	rows := make([][]string, len(items))
+	for i, it := range items {
+		next := ""
+		if !it.Next.IsZero() {
+			next = when(it.Next, p.now)
+		}
+		rows[i] = []string{
+			it.Name, when(it.LastGood, p.now), next, strconv.Itoa(it.Points), size(it.SourceBytes), size(it.StoredBytes),
+		}
+	}
+	p.table([]string{"ITEM", "LAST GOOD POINT", "NEXT", "POINTS", "SOURCE", "STORED"}, rows)
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// safe makes text that came from elsewhere fit to be shown in one line: what could
+// steer a terminal or turn the text around is written as an escape.
+func safe(s string) string {
+	plain := true
+	for _, r := range s {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size <= 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+		i += size
+	}
+	return b.String()
+}
+
+// safeText is safe for text of several lines.
+func safeText(s string) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	for i, l := range lines {
+		lines[i] = safe(l)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// size writes bytes in binary units: "512 B", "3.1 MiB", "40 GiB".
+func size(n int64) string {
+	if n < 1024 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	f, unit := float64(n), ""
+	for _, unit = range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
+		if f /= 1024; f < 999.5 {
+			break
+		}
+	}
+	if f < 9.95 {
+		return strconv.FormatFloat(f, 'f', 1, 64) + " " + unit
+	}
+	return strconv.FormatFloat(f, 'f', 0, 64) + " " + unit
+}
+
+// count writes a number with commas between thousands.
+func count(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// counted writes a number of things: "1 file", "18,204 files".
+func counted(n int64, thing string) string {
+	switch {
+	case n == 1:
+		return "1 " + thing
+	case strings.HasSuffix(thing, "y"):
+		return count(n) + " " + strings.TrimSuffix(thing, "y") + "ies"
+	}
+	return count(n) + " " + thing + "s"
+}
+
+// lasting writes a duration: "2.9 s", "5 min 3 s", "3 d 4 h".
+func lasting(d time.Duration) string {
+	pair := func(unit time.Duration, big string, part time.Duration, small string) string {
+		whole, rest := int64(d/unit), int64(d%unit/part)
+		if rest == 0 {
+			return fmt.Sprintf("%d %s", whole, big)
+		}
+		return fmt.Sprintf("%d %s %d %s", whole, big, rest, small)
+	}
+	switch d = max(d, 0); {
+	case d < 9950*time.Millisecond:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.0f s", math.Floor(d.Seconds()))
+	case d < time.Hour:
+		return pair(time.Minute, "min", time.Second, "s")
+	case d < 24*time.Hour:
+		return pair(time.Hour, "h", time.Minute, "min")
+	}
+	return pair(24*time.Hour, "d", time.Hour, "h")
+}
+
+// seconds is a number of seconds as a duration.
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// roughly writes a duration in one unit: "40 s", "7 h".
+func roughly(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	}
+	return fmt.Sprintf("%d d", d/(24*time.Hour))
+}
+
+// when writes a time as seen from now: "02:00 today (7 h ago)", "02:00 tomorrow".
+func when(t, now time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	t, now = t.In(now.Location()), now.Round(0)
+	day := func(t time.Time) time.Time {
+		y, m, d := t.Date()
+		return time.Date(y, m, d, 12, 0, 0, 0, time.UTC)
+	}
+	clock := t.Format("15:04")
+	ago := ""
+	if t.Before(now) {
+		ago = " (" + roughly(now.Sub(t)) + " ago)"
+	}
+	switch day(t).Sub(day(now)) / (24 * time.Hour) {
+	case 0:
+		return clock + " today" + ago
+	case -1:
+		return clock + " yesterday" + ago
+	case 1:
+		return clock + " tomorrow"
+	}
+	return t.Format("2006-01-02 15:04") + ago
+}
+
+// page gathers text to be shown.
+type page struct {
+	strings.Builder
+	now time.Time
+}
+
+// line adds a line.
+func (p *page) line(format string, args ...any) {
+	fmt.Fprintf(p, format, args...)
+	p.WriteByte('\n')
+}
+
+// fact adds a name and its value, if it has one.
+func (p *page) fact(name, value string) {
+	if value != "" {
+		p.line("%-12s %s", name, safe(value))
+	}
+}
+
+// table adds rows in columns. Columns whose heads begin with ">" are set to the
+// right; columns that are empty in every row are left out.
+func (p *page) table(head []string, rows [][]string) {
+	right := make([]bool, len(head))
+	width := make([]int, len(head))
+	used := make([]bool, len(head))
+	title := make([]string, len(head))
+	for i, h := range head {
+		title[i], right[i] = strings.CutPrefix(h, ">")
+		width[i] = utf8.RuneCountInString(title[i])
+	}
+	for _, row := range rows {
+		for i := range row {
+			row[i] = safe(row[i])
+			width[i] = max(width[i], utf8.RuneCountInString(row[i]))
+			used[i] = used[i] || row[i] != ""
+		}
+	}
+	for _, row := range append([][]string{title}, rows...) {
+		var b strings.Builder
+		for i, cell := range row {
+			if !used[i] {
+				continue
+			}
+			if b.Len() > 0 {
+				b.WriteString("  ")
+			}
+			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
+			if right[i] {
+				b.WriteString(pad + cell)
+			} else {
+				b.WriteString(cell + pad)
+			}
+		}
+		p.line("%s", strings.TrimRight(b.String(), " "))
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/cofferbackup/coffer/agent/control"
+)
+
+func (a *app) vaultCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "vault", Short: "Make and show vaults", RunE: group}
+	cmd.AddCommand(a.vaultCreateCmd(), a.vaultListCmd(), a.vaultShowCmd())
+	return cmd
+}
+
+func (a *app) vaultCreateCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make a vault that the configuration names",
+		Long: `Make a vault in the store, and under the keys, that the configuration names.
+
+It prints the vault's id and a recovery sheet. Put the sheet where you find it
+when this machine is gone; it holds no secret. The agent remembers the id; put it
+into the configuration as well, to pin the vault where there is no state yet.`,
+		Example: `  coffer vault create site
+  coffer vault create site --json | jq -r .recovery_sheet | lp`,
+		Args: takes(1, 1, "the name of a vault"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := a.CreateVault(cmd.Context(), control.VaultCreate{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.print(v, func(p *page) {
+				p.line("%s: vault %s made in %s", safe(v.Name), safe(v.ID), safe(v.Store))
+				p.line("")
+				p.line("%s", safeText(v.RecoverySheet))
+			})
+		},
+	}
+}
+
+func (a *app) vaultListCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List the vaults",
+		Example: "  coffer vault list",
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			vaults, err := a.Vaults(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(vaults, func(p *page) {
+				if len(vaults) == 0 {
+					p.line("The configuration names no vaults.")
+					return
+				}
+				p.vaults(vaults)
+			})
+		},
+	}
+}
+
+func (a *app) vaultShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show NAME",
+		Short:   "Show a vault and its keys",
+		Example: "  coffer vault show site",
+		Args:    takes(1, 1, "the name of a vault"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := a.Vault(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(v, func(p *page) { p.vault(v) })
+		},
+	}
+}
+
+func (p *page) vault(v control.Vault) {
+	p.fact("vault", v.Name)
+	p.fact("id", v.ID)
+	p.fact("store", v.Store)
+	p.fact("keys are", p.state(v))
+	if v.Error != nil {
+		p.fact("because", v.Error.Message)
+		p.fact("next", v.Error.Next)
+	}
+	p.fact("mode", v.Mode)
+	if !v.Created.IsZero() {
+		p.fact("made", when(v.Created, p.now))
+	}
+	if len(v.Keys) > 0 {
+		p.line("")
+		p.keys(v.Keys)
+	}
+}
