@@ -16,9 +16,6 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 )
 
-// version is set by the build.
-var version = "(devel)"
-
 // errSkipped: done, but some entries were skipped.
 var errSkipped = errors.New("some entries were skipped")
 
@@ -53,7 +50,7 @@ func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "cofferd",
 		Short:         "The Coffer backup service",
-		Version:       version,
+		Version:       control.BuildVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {

@@ -71,7 +71,7 @@ func run(ctx context.Context, path string) error {
 }
 
 func versionInfo(config string) control.Version {
-	return control.Version{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	return control.Version{Version: control.BuildVersion(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		PKCS11: withPKCS11, FIPS: withFIPS(), Config: config}
 }
 
