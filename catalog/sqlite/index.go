@@ -24,8 +24,8 @@
 //     power failure: transactions are atomic and in order (write-ahead log), and
 //     Forget is on disk when it returns. The latest Adds may be lost; the names of
 //     their sources are lost with them, so they are added again.
-//   - Every row carries a checksum over itself and its number. Damage is an
-//     error (ErrDamaged) or an unknown chunk, never a wrong place.
+//   - Rows carry a checksum over themselves and their number. Damage is an error
+//     (ErrDamaged) or an unknown chunk, never a wrong place.
 //   - One process has the file open, one Index in it.
 package sqlite
 

@@ -106,9 +106,9 @@ type base struct {
 const (
 	// pageEntries is the number of entries that a page has on average at the most.
 	pageEntries = 512
-	// maxHeld is the number of bytes of pages to keep: the table of 8 million
+	// maxHeld is the number of bytes of pages to keep: the table of 6 million
 	// chunks. Beyond that, some lookups read their page again.
-	maxHeld = 64 << 20
+	maxHeld = 48 << 20
 )
 
 // newBase returns the pages that s tells of, none of them read.

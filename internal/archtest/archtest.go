@@ -178,7 +178,8 @@ func (r Rules) shape(f File) []string {
 		return faults
 	}
 	export := path.Base(f.Path) == "export_test.go"
-	if !export && !strings.HasSuffix(f.Name, "_test") {
+	// A command cannot be imported, so its tests may be in it.
+	if !export && f.Name != "main" && !strings.HasSuffix(f.Name, "_test") {
 		faults = append(faults, "tests from inside the package; make it package "+f.Name+"_test")
 	}
 	isTest := func(name string) bool {
