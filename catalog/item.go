@@ -126,6 +126,9 @@ func (v *Vault) loadItem(ctx context.Context, id crypt.ItemID, keys []store.Key)
 			if it.name, err = v.key.OpenName(id, body.Name); err != nil {
 				return nil, err
 			}
+			if v.key.ItemID(it.name) != id {
+				return nil, fmt.Errorf("read %s: its name belongs to another item: %w", key, crypt.ErrDamaged)
+			}
 		}
 	}
 	return it, nil

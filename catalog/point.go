@@ -114,11 +114,9 @@ func (it *Item) Points(ctx context.Context) ([]PointName, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list points of %s: %w", it.name, err)
 		}
-		name, _, _, err := ParsePointName(string(info.Key[len(prefix):]))
-		if err != nil {
-			return nil, fmt.Errorf("list points of %s: %w", it.name, err)
+		if name, _, _, err := ParsePointName(string(info.Key[len(prefix):])); err == nil {
+			names = append(names, name) // what else lies there is no point; Strays tells of it
 		}
-		names = append(names, name)
 	}
 	slices.Sort(names)
 	return names, nil
@@ -126,7 +124,7 @@ func (it *Item) Points(ctx context.Context) ([]PointName, error) {
 
 // Point reads a point. ErrNoPoint if it is not there.
 func (it *Item) Point(ctx context.Context, name PointName) (*Point, error) {
-	_, _, id, err := ParsePointName(string(name))
+	_, stamp, id, err := ParsePointName(string(name))
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +138,10 @@ func (it *Item) Point(ctx context.Context, name PointName) (*Point, error) {
 	p := &Point{Name: name}
 	if err := decoding.Unmarshal(payload, p); err != nil {
 		return nil, fmt.Errorf("read point %s of %s: %w", name, it.name, err)
+	}
+	// The id in the name is bound by the seal, the time is not.
+	if p.Item != it.name || !time.Unix(0, p.Started).Truncate(time.Second).Equal(stamp) {
+		return nil, fmt.Errorf("read point %s of %s: it is named after another time or item: %w", name, it.name, crypt.ErrDamaged)
 	}
 	return p, nil
 }
@@ -160,36 +162,57 @@ func (it *Item) PutPoint(ctx context.Context, p *Point, opts store.PutOptions) e
 
 // Indexes yields the names of the item's index objects.
 func (it *Item) Indexes(ctx context.Context) iter.Seq2[string, error] {
-	return it.names(ctx, it.prefix("index"))
+	return func(yield func(string, error) bool) {
+		for id, err := range it.ids(ctx, it.prefix("index")) {
+			if !yield(id.String(), err) {
+				return
+			}
+		}
+	}
 }
 
 // Packs yields the names of the item's packs.
 func (it *Item) Packs(ctx context.Context) iter.Seq2[pack.ID, error] {
+	return it.ids(ctx, pack.Prefix(it.id))
+}
+
+// ids yields the ids that end the names of objects under prefix.
+func (it *Item) ids(ctx context.Context, prefix store.Key) iter.Seq2[pack.ID, error] {
 	return func(yield func(pack.ID, error) bool) {
-		for name, err := range it.names(ctx, pack.Prefix(it.id)) {
-			var id pack.ID
-			if err == nil {
-				id, err = pack.ParseID(name)
+		for info, err := range it.vault.objects.List(ctx, prefix) {
+			if err != nil {
+				yield(pack.ID{}, fmt.Errorf("list %s: %w", prefix, err))
+				return
 			}
-			if !yield(id, err) || err != nil {
+			if id, err := pack.ParseID(info.Key.Base()); err == nil && !yield(id, nil) {
 				return
 			}
 		}
 	}
 }
 
-func (it *Item) names(ctx context.Context, prefix store.Key) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		for info, err := range it.vault.objects.List(ctx, prefix) {
+// Strays yields the objects that lie among the item's and are none of the format.
+func (it *Item) Strays(ctx context.Context) iter.Seq2[store.Key, error] {
+	return func(yield func(store.Key, error) bool) {
+		for info, err := range it.vault.objects.List(ctx, "items/"+store.Key(it.id.String())+"/") {
 			if err != nil {
-				yield("", fmt.Errorf("list %s: %w", prefix, err))
+				yield("", fmt.Errorf("list objects of %s: %w", it.name, err))
 				return
 			}
-			if !yield(info.Key.Base(), nil) {
+			if !it.known(info.Key) && !yield(info.Key, nil) {
 				return
 			}
 		}
 	}
+}
+
+func (it *Item) known(key store.Key) bool {
+	base := key.Base()
+	if _, _, _, err := ParsePointName(base); err == nil {
+		return key == it.PointKey(PointName(base))
+	}
+	id, err := pack.ParseID(base)
+	return err == nil && (key == it.IndexKey(base) || key == pack.Key(it.id, id))
 }
 
 // Index reads an index object.

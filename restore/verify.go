@@ -102,6 +102,14 @@ func (v *verify) run(ctx context.Context) error {
 			return err
 		}
 	}
+	for key, err := range v.Item.Strays(ctx) {
+		if err != nil {
+			return err
+		}
+		if err := v.found(ctx, key, "", fmt.Errorf("it is no object of a vault: %w", crypt.ErrDamaged)); err != nil {
+			return err
+		}
+	}
 	points, err := v.points(ctx, names)
 	if err != nil {
 		return err
