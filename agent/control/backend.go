@@ -85,9 +85,10 @@ type Jobs interface {
 	// events. No error if it has ended already.
 	Cancel(ctx context.Context, id int64) error
 	// Events follows a job until it ends. The first event is always the job as it
-	// is now, the last one the job as it ended; after is the Seq of the last event
-	// that the caller has seen (0 for none), so that notes are not told twice. A
-	// caller that is slow misses progress, never notes or states.
+	// is now, the last one the job as it ended; they are one if it has ended. after
+	// is the Seq of the last event that the caller has seen (0 for none), so that
+	// notes are not told twice. A caller that is slow misses progress, never notes or
+	// states.
 	Events(ctx context.Context, id int64, after uint64) iter.Seq2[Event, error]
 	// Input is the data of a backup that was asked for with an input. It returns
 	// when the job has read all of r or has ended; with what the job failed with, if

@@ -92,7 +92,9 @@ type Job struct {
 	By       string     `json:"by,omitempty"` // who asked: "uid 0"
 	Progress Progress   `json:"progress"`
 	Result   *JobResult `json:"result,omitempty"` // of a job that is done
-	Error    *Error     `json:"error,omitempty"`  // of a job that failed or was cancelled
+	// Error of a job that failed or was cancelled. Its message need not repeat Kind
+	// and Item.
+	Error *Error `json:"error,omitempty"`
 	// Skips are the first skipped entries, 1000 at the most. Progress.Skipped
 	// counts all.
 	Skips []Skip `json:"skips,omitempty"`

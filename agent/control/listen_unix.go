@@ -27,11 +27,14 @@ const socketMode = 0o660
 // maxSocketPath is the room for a path in sockaddr_un on Linux, without its NUL.
 const maxSocketPath = 107
 
-// Listen opens the agent's socket at path, an absolute one, and makes its folder
-// if need be. A socket that nobody answers on any more is replaced. What is not a
+// Listen opens the agent's socket at path, an absolute one ("": DefaultSocket), and
+// makes its folder if need be. A socket that nobody answers on any more is replaced. What is not a
 // socket is never touched, and if an agent answers there, the error is ErrInUse.
 // Closing the listener removes the socket.
 func Listen(ctx context.Context, path string, opts ListenOptions) (net.Listener, error) {
+	if path == "" {
+		path = DefaultSocket
+	}
 	if !filepath.IsAbs(path) || len(path) > maxSocketPath {
 		return nil, fmt.Errorf("listen on %q: the path of a socket must be absolute and at most %d bytes long", path, maxSocketPath)
 	}

@@ -17,11 +17,14 @@ const DefaultSocket = `\\.\pipe\coffer`
 // pipeACL admits the system and administrators, and nobody from the network.
 const pipeACL = "D:P(D;;GA;;;NU)(A;;GA;;;SY)(A;;GA;;;BA)"
 
-// Listen opens the agent's named pipe at path. If an agent answers there, the
+// Listen opens the agent's named pipe at path ("": DefaultSocket). If an agent answers there, the
 // error is ErrInUse.
 func Listen(_ context.Context, path string, opts ListenOptions) (net.Listener, error) {
 	if opts.Group != "" {
 		return nil, errors.New("agent.socket_group has no meaning on Windows: administrators may connect; leave it out")
+	}
+	if path == "" {
+		path = DefaultSocket
 	}
 	l, err := winio.ListenPipe(path, &winio.PipeConfig{SecurityDescriptor: pipeACL})
 	if errors.Is(err, windows.ERROR_ACCESS_DENIED) {

@@ -100,8 +100,8 @@ func forbidden(p Peer, have, need Role) *Error {
 		Next:    "run it as root, or join the group that agent.socket_group names",
 	}
 	if have != RoleNone {
-		e.Message = fmt.Sprintf("%s is a %s here, and this needs a %s", p, have, need)
-		e.Next = "ask someone who is one"
+		e.Message = fmt.Sprintf("%s has the role %s here, and this needs %s", p, have, need)
+		e.Next = "ask someone who has it"
 	}
 	return e
 }

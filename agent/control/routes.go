@@ -17,19 +17,19 @@ func (s *Server) routes() []route {
 		{"GET /v1/version", RoleViewer, get(s, func(r *http.Request) (Version, error) { return b.Version(r.Context()) })},
 		{"POST /v1/config/check", RoleViewer, post(s, http.StatusOK, b.CheckConfig)},
 
-		{"GET /v1/vaults", RoleViewer, get(s, func(r *http.Request) ([]Vault, error) { return b.Vaults(r.Context()) })},
+		{"GET /v1/vaults", RoleViewer, list(s, func(r *http.Request) ([]Vault, error) { return b.Vaults(r.Context()) })},
 		{"GET /v1/vaults/{vault}", RoleViewer, get(s, func(r *http.Request) (Vault, error) {
 			return b.Vault(r.Context(), r.PathValue("vault"))
 		})},
 		{"POST /v1/vaults", RoleKeyAdmin, post(s, http.StatusCreated, b.CreateVault)},
-		{"GET /v1/keys", RoleViewer, get(s, func(r *http.Request) ([]Key, error) { return b.Keys(r.Context()) })},
+		{"GET /v1/keys", RoleViewer, list(s, func(r *http.Request) ([]Key, error) { return b.Keys(r.Context()) })},
 		{"POST /v1/keys", RoleKeyAdmin, post(s, http.StatusCreated, b.CreateKey)},
 
-		{"GET /v1/items", RoleViewer, get(s, func(r *http.Request) ([]Item, error) { return b.Items(r.Context()) })},
+		{"GET /v1/items", RoleViewer, list(s, func(r *http.Request) ([]Item, error) { return b.Items(r.Context()) })},
 		{"GET /v1/items/{item}", RoleViewer, get(s, func(r *http.Request) (Item, error) {
 			return b.Item(r.Context(), r.PathValue("item"))
 		})},
-		{"GET /v1/points", RoleViewer, get(s, func(r *http.Request) ([]Point, error) {
+		{"GET /v1/points", RoleViewer, list(s, func(r *http.Request) ([]Point, error) {
 			return b.Points(r.Context(), r.URL.Query().Get("item"))
 		})},
 		{"GET /v1/items/{item}/points/{point}", RoleViewer, get(s, func(r *http.Request) (Point, error) {
@@ -43,7 +43,7 @@ func (s *Server) routes() []route {
 		{"POST /v1/restore", RoleRestorer, post(s, http.StatusAccepted, checked(checkRestore, b.Restore))},
 		{"POST /v1/verify", RoleOperator, post(s, http.StatusAccepted, checked(checkVerify, b.Verify))},
 
-		{"GET /v1/jobs", RoleViewer, get(s, s.jobs)},
+		{"GET /v1/jobs", RoleViewer, list(s, s.jobs)},
 		{"GET /v1/jobs/{id}", RoleViewer, get(s, s.job)},
 		{"POST /v1/jobs/{id}/cancel", RoleOperator, get(s, s.cancel)},
 		{"GET /v1/jobs/{id}/events", RoleViewer, s.events},
@@ -60,6 +60,17 @@ func get[T any](s *Server, f func(*http.Request) (T, error)) func(http.ResponseW
 		}
 		return err
 	}
+}
+
+// list serves a list, which is never null.
+func list[T any](s *Server, f func(*http.Request) ([]T, error)) func(http.ResponseWriter, *http.Request) error {
+	return get(s, func(r *http.Request) ([]T, error) {
+		v, err := f(r)
+		if v == nil {
+			v = []T{}
+		}
+		return v, err
+	})
 }
 
 // post serves the answer to a JSON object.

@@ -14,9 +14,6 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 )
 
-// startWait is how long an agent that is just starting is waited for.
-const startWait = 5 * time.Second
-
 // env is the world of one run.
 type env struct {
 	args                    []string
@@ -25,6 +22,7 @@ type env struct {
 	getenv                  func(string) string
 	now                     func() time.Time
 	version                 string
+	wait                    time.Duration   // for an agent that is just starting
 	hard                    context.Context // ends at the second Ctrl-C
 	inTerminal, errTerminal bool
 }
@@ -86,10 +84,11 @@ skipped, 4 the vault's keys are inaccessible.`,
   coffer restore etc@2026-09-02 /srv/restored --path /etc/fstab`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs, // group has the better words
 		RunE:          group,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			a.started = true
-			a.Client = control.NewClient(control.ClientConfig{Socket: socket, Wait: startWait})
+			a.Client = control.NewClient(control.ClientConfig{Socket: socket, Wait: a.wait})
 		},
 	}
 	socketDefault := a.getenv("COFFER_SOCKET")
@@ -112,11 +111,21 @@ func group(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	next := "see " + cmd.CommandPath() + " --help"
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		next = "did you mean " + cmd.CommandPath() + " " + near[0] + "?"
 	}
-	return &usageError{fmt.Sprintf("%s has no verb %q", cmd.CommandPath(), args[0]), next}
+	return &usageError{fmt.Sprintf("%s has no verb %q", verb(cmd), args[0]), next}
+}
+
+// verb returns the name of a command as messages say it: "vault create".
+func verb(cmd *cobra.Command) string {
+	_, path, found := strings.Cut(cmd.CommandPath(), " ")
+	if !found {
+		return "coffer"
+	}
+	return path
 }
 
 // takes checks the number of arguments; what names those that a verb takes.
@@ -125,11 +134,11 @@ func takes(least, most int, what string) cobra.PositionalArgs {
 		next := "see " + cmd.CommandPath() + " --help"
 		switch {
 		case len(args) < least:
-			return &usageError{fmt.Sprintf("%s needs %s", cmd.CommandPath(), what), next}
+			return &usageError{fmt.Sprintf("%s needs %s", verb(cmd), what), next}
 		case len(args) > most && most == 0:
-			return &usageError{fmt.Sprintf("%s takes no arguments, and there is %q", cmd.CommandPath(), args[0]), next}
+			return &usageError{fmt.Sprintf("%s takes no arguments, and there is %q", verb(cmd), args[0]), next}
 		case len(args) > most:
-			return &usageError{fmt.Sprintf("%s takes only %s, and there is %q", cmd.CommandPath(), what, args[most]), next}
+			return &usageError{fmt.Sprintf("%s takes only %s, and there is %q", verb(cmd), what, args[most]), next}
 		}
 		return nil
 	}

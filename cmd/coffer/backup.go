@@ -20,9 +20,9 @@ func (a *app) backupCmd() *cobra.Command {
 last point are not read.
 
 With --stdin the data comes from standard input instead of the item's own source.
-There is a point only if standard input ends well; a program that died before the
-pipe ended looks the same as one that finished, so run such pipelines with
-"set -o pipefail", or give the command to the item's stream.
+The end of a pipe is taken for the end of the data, even if the program in front of
+it died; where that matters, let the item's stream run the command: then its exit
+code decides. If coffer itself dies, there is no point.
 
 Ctrl-C asks the agent to cancel; what was stored already is used by the next
 backup. A second Ctrl-C leaves the job to the agent.`,

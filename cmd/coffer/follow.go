@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cofferbackup/coffer/agent/control"
 )
@@ -85,21 +86,21 @@ func (a *app) finish(j control.Job) error {
 		a.code = control.ExitSkipped
 	}
 	if j.State != control.JobDone && !a.json {
-		return a.jobFault(j)
+		return jobFault(j)
 	}
 	if err := a.print(j, func(p *page) { p.result(j) }); err != nil {
 		return err
 	}
 	if j.State != control.JobDone {
-		return a.jobFault(j)
+		return jobFault(j)
 	}
 	return nil
 }
 
 // jobFault is why a job did not end well.
-func (a *app) jobFault(j control.Job) error {
+func jobFault(j control.Job) error {
 	if j.Error != nil {
-		return j.Error
+		return fmt.Errorf("%s: %w", strings.TrimSpace(j.Kind+" "+j.Item), j.Error)
 	}
 	return &control.Error{
 		Code: control.CodeFailed, Message: fmt.Sprintf("job %d is %s", j.ID, j.State),

@@ -21,7 +21,7 @@ func main() {
 	soft, hard, stop := interrupts()
 	code := run(soft, &env{
 		args: os.Args[1:], in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		getenv: os.Getenv, now: time.Now, version: control.BuildVersion(), hard: hard,
+		getenv: os.Getenv, now: time.Now, version: control.BuildVersion(), wait: 5 * time.Second, hard: hard,
 		inTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
 		errTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 	})

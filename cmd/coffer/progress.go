@@ -149,9 +149,11 @@ func (silent) close()                               {}
 
 // lines writes one line every few seconds.
 type lines struct {
-	w    io.Writer
 	m    *meter
 	next time.Time
+
+	mu sync.Mutex
+	w  io.Writer
 }
 
 func (l *lines) progress(p control.Progress, at time.Time) {
@@ -163,11 +165,16 @@ func (l *lines) progress(p control.Progress, at time.Time) {
 		return
 	}
 	l.next = at.Add(lineEvery)
-	fmt.Fprintln(l.w, l.m.line())
+	l.note(l.m.line())
 }
 
-func (l *lines) note(text string) { fmt.Fprintln(l.w, safeText(text)) }
-func (l *lines) close()           {}
+func (l *lines) note(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintln(l.w, safeText(text))
+}
+
+func (l *lines) close() {}
 
 // bars draws a bar on a terminal.
 type bars struct {
@@ -181,7 +188,7 @@ func newBars(w io.Writer, m *meter) *bars {
 	b.bar = b.pool.MustAdd(0, mpb.BarFillerFunc(func(w io.Writer, st decor.Statistics) error {
 		_, err := io.WriteString(w, m.bar(st.AvailableWidth))
 		return err
-	}))
+	}), mpb.BarFillerTrim())
 	return b
 }
 

@@ -61,7 +61,7 @@ func size(n int64) string {
 		}
 	}
 	if f < 9.95 {
-		return strconv.FormatFloat(f, 'f', 1, 64) + " " + unit
+		return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") + " " + unit
 	}
 	return strconv.FormatFloat(f, 'f', 0, 64) + " " + unit
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ func runCase(ctx context.Context, o options, c benchCase) (text string, err erro
 	b.WriteString(report.Table(ordered(c, o, rows), "restic"))
 	b.WriteString("\nThe lines that were measured:\n\n")
 	for _, p := range programs {
-		for _, line := range p.commands() {
+		for _, line := range slices.Compact(slices.Clone(p.commands())) {
 			fmt.Fprintf(&b, "    %s\n", line)
 		}
 	}

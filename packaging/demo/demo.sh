@@ -8,13 +8,21 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
+for program in cofferd coffer; do
+	if [ ! -x "$root/bin/$program" ]; then
+		echo "demo: $root/bin/$program is not there; make demo builds it" >&2
+		exit 1
+	fi
+done
 demo=$(mktemp -d "${TMPDIR:-/tmp}/coffer-demo.XXXXXX")
 # shellcheck source=packaging/demo/tree.sh
 source "$root/packaging/demo/tree.sh"
-export PATH=$root/bin:$PATH
+export PATH=$root/bin:$PATH COFFER_SOCKET=$demo/coffer.sock
 
 service= # process id of cofferd
 number=0 # of the step
+owners=  # what only root can compare
+[ "$(id -u)" != 0 ] || owners="owners, "
 
 step() {
 	number=$((number + 1))
@@ -46,9 +54,6 @@ head_of() {
 	[ "$all" -le "$2" ] || say "... and $((all - $2)) lines more"
 	echo
 }
-
-# coffer is the CLI, pointed at this demo's service.
-coffer() { command coffer --socket "$demo/coffer.sock" "$@"; }
 
 stop_service() {
 	[ -n "$service" ] || return 0
@@ -156,7 +161,7 @@ compare() {
 	listing "$source" >"$demo/$name.want"
 	listing "$back" >"$demo/$name.got"
 	diff --text "$demo/$name.want" "$demo/$name.got"
-	say "  types, modes, owners, nanosecond times, sizes, links: equal for $(wc -l <"$demo/$name.want") entries"
+	say "  types, modes, ${owners}nanosecond times, sizes, links: equal for $(wc -l <"$demo/$name.want") entries"
 	if command -v getfattr >/dev/null; then
 		attributes "$source" >"$demo/$name.want-xattrs"
 		attributes "$back" >"$demo/$name.got-xattrs"
@@ -180,8 +185,8 @@ sed 's/^/   | /' "$demo/coffer.yaml"
 step "The service"
 say "\$ cofferd run --config \$DEMO/coffer.yaml &" ""
 start_service
-say "It answers on a socket that only you can open. From here on, coffer stands for" \
-	"coffer --socket \$DEMO/coffer.sock." ""
+say "It answers on a socket that only you can open. COFFER_SOCKET tells coffer where:" "" \
+	"\$ export COFFER_SOCKET=\$DEMO/coffer.sock" ""
 say "The key does not exist yet. It is made in $kind, and its private half stays there:" ""
 show coffer key create main
 show coffer key list
@@ -210,9 +215,7 @@ show coffer backup odds
 step "What there is now"
 show coffer status
 show coffer point list
-say "\$ coffer point ls odds"
-coffer point ls odds >"$demo/point.ls"
-head_of "$demo/point.ls" 12
+show coffer point ls odds "$demo/odds" --shallow
 
 step "What the keeper of the storage sees"
 say "The vault, as someone who stole it would find it:" ""
@@ -256,5 +259,6 @@ say "The key was in $kind. Two items were backed up twice, restored and compared
 	"  restored/      what came back" \
 	"  cofferd.log    what the service said" "" \
 	"Start it again:  ${SOFTHSM2_CONF:+SOFTHSM2_CONF=$SOFTHSM2_CONF }bin/cofferd run --config $demo/coffer.yaml" \
+	"Talk to it:      COFFER_SOCKET=$demo/coffer.sock bin/coffer status" \
 	"Remove it all:   rm -rf $demo" "" \
 	"Next: README.md for your own configuration, docs/format.md for what is in a vault."

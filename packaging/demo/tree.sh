@@ -54,11 +54,13 @@ make_tree() {
 
 # listing DIR: a line per entry with all that find knows of it, and one more per
 # device with its number, sorted. A directory's size and link count say nothing
-# about its content.
+# about its content, and only root can give files away, so only root compares owners.
 listing() {
+	local owner=%U:%G
+	[ "$(id -u)" = 0 ] || owner=-
 	(
 		cd "$1" || exit
-		find . \( -type d -printf '%p %y %m %U:%G %T@\0' \) -o -printf '%p %y %m %U:%G %T@ %s %n %l\0'
+		find . \( -type d -printf "%p %y %m $owner %T@\0" \) -o -printf "%p %y %m $owner %T@ %s %n %l\0"
 		find . \( -type b -o -type c \) -exec stat --printf '%n device %t:%T\0' {} +
 	) | LC_ALL=C sort -z | tr '\n\0' '?\n'
 }

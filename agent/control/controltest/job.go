@@ -97,6 +97,9 @@ func (j *job) end(b *Backend) {
 	}
 	end := j.play.End
 	j.State, j.Result, j.Error, j.Skips = end.State, end.Result, end.Error, end.Skips
+	if end.Point != "" {
+		j.Point = end.Point
+	}
 	if end.Progress != (control.Progress{}) {
 		j.Progress = end.Progress
 	}
