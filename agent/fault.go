@@ -25,7 +25,7 @@ var faults = [...]struct {
 	{kek.ErrDenied, control.CodeKeysInaccessible, "check the key's PIN, permissions and state; coffer key list shows each key"},
 	{kek.ErrMissing, control.CodeKeysInaccessible, "check the key's uri in the config, or make the key: coffer key create NAME"},
 	{kek.ErrNoKey, control.CodeKeysInaccessible, "add the key that the vault was made with to the config; its fingerprint is on the recovery sheet"},
-	{kek.ErrUnsuitable, control.CodeKeysInaccessible, "use an RSA key of 2048 to 4096 bits: coffer key create NAME makes one"},
+	{kek.ErrUnsuitable, control.CodeKeysInaccessible, "mend that, or use another RSA key of 2048 to 4096 bits: coffer key create NAME makes one"},
 	{kek.ErrWrongKey, control.CodeKeysInaccessible, "the key does not open this vault; look for the one on the recovery sheet"},
 	{catalog.ErrOtherVault, control.CodeStore, "the store's address or the pinned id is wrong; compare both with the recovery sheet"},
 	{catalog.ErrNoVault, control.CodeNotFound, "check the store's address, or make the vault: coffer vault create NAME"},

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -330,6 +331,15 @@ func (j *job) events(ctx context.Context, after uint64, clock func() time.Time) 
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()
 		told := control.JobState("")
+		if !j.over() { // an ended job has one event
+			s := j.snapshot()
+			told = s.State
+			if !yield(control.Event{Time: clock(), Job: &s}, nil) {
+				return
+			}
+		} else {
+			after = math.MaxUint64
+		}
 		for {
 			j.mu.Lock()
 			state, seq, changed := j.state, j.seq, j.changed

@@ -14,7 +14,7 @@ func (a *Agent) Version(context.Context) (control.Version, error) { return a.Pro
 
 // Status implements control.System.
 func (a *Agent) Status(ctx context.Context) (control.Status, error) {
-	s := control.Status{Version: a.Program, Host: a.host, Started: a.started, Problems: []control.Problem{}}
+	s := control.Status{Version: a.Program, Host: a.host, Started: a.started, Jobs: []control.Job{}, Problems: []control.Problem{}}
 	var err error
 	if s.Vaults, err = a.Vaults(ctx); err != nil {
 		return s, err

@@ -107,11 +107,18 @@ func (a *Agent) lastSize(ctx context.Context, it *item) int64 {
 	return int64(p.Stats.Bytes)
 }
 
+// inputWait is how long a job waits for the data that its caller is to send.
+const inputWait = time.Minute
+
 // await waits for the caller's data.
 func (j *job) await(ctx context.Context) (input, error) {
+	late := time.NewTimer(inputWait)
+	defer late.Stop()
 	select {
 	case in := <-j.input:
 		return in, nil
+	case <-late.C:
+		return input{}, &control.Error{Code: control.CodeFailed, Message: "the data did not come: whoever asked for this backup is gone"}
 	case <-ctx.Done():
 		return input{}, ctx.Err()
 	}

@@ -20,7 +20,6 @@ package backup
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"runtime"
@@ -76,13 +75,9 @@ var ErrNothing = errors.New("nothing could be backed up")
 func Run(ctx context.Context, cfg Config) (*catalog.Point, error) {
 	r, err := prepare(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("back up %s: %w", cfg.Item.Name(), err)
+		return nil, err
 	}
-	point, err := r.run(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("back up %s: %w", cfg.Item.Name(), err)
-	}
-	return point, nil
+	return r.run(ctx)
 }
 
 // run is one backup under way.
@@ -185,7 +180,7 @@ func (r *run) run(ctx context.Context) (*catalog.Point, error) {
 		return session.Finish(sctx)
 	})
 	if err := stages.Wait(); err != nil {
-		return nil, cmpCause(ctx, err)
+		return nil, cause(ctx, err)
 	}
 	if len(root) == 0 {
 		return nil, ErrNothing
@@ -284,8 +279,8 @@ func (r *run) skip(s source.Skip) {
 	}
 }
 
-// cmpCause prefers the reason for which the caller ended ctx.
-func cmpCause(ctx context.Context, err error) error {
+// cause prefers the reason for which the caller ended ctx.
+func cause(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -20,7 +20,8 @@ import (
 // id. Names sort by time.
 type PointName string
 
-const nameTime = "20060102t150405z"
+// nameTime has milliseconds, so that points of one second keep their order.
+const nameTime = "20060102t150405.000z"
 
 func newPointName(t time.Time) (PointName, [16]byte) {
 	var id [16]byte
@@ -34,14 +35,15 @@ func ParsePointName(s string) (PointName, time.Time, [16]byte, error) {
 	stamp, random, ok := strings.Cut(s, "-")
 	t, err := time.Parse(nameTime, stamp)
 	b, err2 := crypt.Encoding.DecodeString(random)
-	if !ok || err != nil || err2 != nil || len(b) != len(id) {
-		return "", t, id, fmt.Errorf("%q is not the name of a point", s)
+	if !ok || err != nil || err2 != nil || len(b) != len(id) ||
+		t.Format(nameTime) != stamp || crypt.Encoding.EncodeToString(b) != random { // one text for one name
+		return "", time.Time{}, id, fmt.Errorf("%q is not the name of a point", s)
 	}
 	copy(id[:], b)
 	return PointName(s), t, id, nil
 }
 
-// Time returns when the backup began, to the second.
+// Time returns when the backup began, to the millisecond.
 func (n PointName) Time() time.Time {
 	_, t, _, _ := ParsePointName(string(n))
 	return t
@@ -140,7 +142,7 @@ func (it *Item) Point(ctx context.Context, name PointName) (*Point, error) {
 		return nil, fmt.Errorf("read point %s of %s: %w", name, it.name, err)
 	}
 	// The id in the name is bound by the seal, the time is not.
-	if p.Item != it.name || !time.Unix(0, p.Started).Truncate(time.Second).Equal(stamp) {
+	if p.Item != it.name || !time.Unix(0, p.Started).Truncate(time.Millisecond).Equal(stamp) {
 		return nil, fmt.Errorf("read point %s of %s: it is named after another time or item: %w", name, it.name, crypt.ErrDamaged)
 	}
 	return p, nil

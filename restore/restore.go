@@ -86,9 +86,6 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	}
 	r := &run{Config: cfg, links: make(map[link]*linked)}
 	err := r.run(ctx)
-	if err != nil {
-		err = fmt.Errorf("restore %s@%s: %w", cfg.Point.Item, cfg.Point.Name, err)
-	}
 	return Result{Skipped: r.skipped}, err
 }
 

@@ -63,9 +63,6 @@ func Verify(ctx context.Context, cfg VerifyConfig) ([]Finding, error) {
 	}
 	v := &verify{VerifyConfig: cfg, good: make(map[pack.ID]struct{}), seen: make(map[chunk.ID]struct{})}
 	err := v.run(ctx)
-	if err != nil {
-		err = fmt.Errorf("verify %s: %w", cfg.Item.Name(), err)
-	}
 	slices.SortFunc(v.findings, func(a, b Finding) int { return slices.Compare([]byte(a.Object), []byte(b.Object)) })
 	return v.findings, err
 }

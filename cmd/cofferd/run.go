@@ -55,13 +55,14 @@ func run(ctx context.Context, path string) error {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 
-	listener, err := control.Listen(ctx, settings.Agent.Socket, control.ListenOptions{Group: settings.Agent.SocketGroup})
+	opts := control.ListenOptions{Group: settings.Agent.SocketGroup}
+	access, err := control.LocalAccess(opts)
+	if err != nil {
+		return fmt.Errorf("agent.socket_group: %w", err)
+	}
+	listener, err := control.Listen(ctx, settings.Agent.Socket, opts)
 	if err != nil {
 		return fmt.Errorf("open control socket: %w", err)
-	}
-	access, err := socketAccess(settings.Agent.SocketGroup)
-	if err != nil {
-		return err
 	}
 	parts, closeParts := newParts(log, time.Now)
 	defer closeParts()
@@ -88,18 +89,4 @@ func newLogger(cfg config.Log) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
-}
-
-// socketAccess says who may use the control socket.
-func socketAccess(group string) (control.Access, error) {
-	access := control.Access{UID: uint32(os.Geteuid())}
-	if group == "" {
-		return access, nil
-	}
-	gid, err := control.LookupGroup(group)
-	if err != nil {
-		return access, fmt.Errorf("agent.socket_group: %w", err)
-	}
-	access.Group = &gid
-	return access, nil
 }

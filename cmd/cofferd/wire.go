@@ -141,7 +141,10 @@ func (w *wiring) makeKey(ctx context.Context, name, uri string, bits int) (kek.R
 
 func errKeyURI(uri string) error {
 	scheme, _, _ := strings.Cut(uri, ":")
-	return fmt.Errorf("key uri of scheme %q is neither file: nor pkcs11:", scheme)
+	if scheme == "https" {
+		return fmt.Errorf("%w: this version has no Key Vault provider: use a file: or pkcs11: key", kek.ErrUnsuitable)
+	}
+	return fmt.Errorf("%w: key uri of scheme %q is neither file: nor pkcs11:", kek.ErrUnsuitable, scheme)
 }
 
 func (w *wiring) source(item config.Item, name string, data agent.Stream) (source.Source, error) {

@@ -35,6 +35,7 @@ func (tok Token) URI(object string) string {
 // SoftHSM makes a SoftHSM token. It does OAEP with SHA-1 only. Its library reads
 // the environment, so the test must not be parallel.
 func SoftHSM(t testing.TB) Token {
+	Part(t, "HSM")
 	t.Helper()
 	module := library(t, "libsofthsm2.so", "apt-get install softhsm2", "/usr/lib/softhsm", "/usr/lib/*/softhsm", "/usr/lib*/pkcs11")
 	dir := t.TempDir()
@@ -60,6 +61,7 @@ func (tok Token) Sibling(t testing.TB, label string) Token {
 // it made that it did not, and asks for parameters that only a library in front of
 // it can give.
 func NSS(t testing.TB) Token {
+	Part(t, "HSM")
 	t.Helper()
 	module := library(t, "libsoftokn3.so", "apt-get install libnss3 libnss3-tools", "/usr/lib/*", "/usr/lib64")
 	dir := t.TempDir()

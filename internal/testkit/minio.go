@@ -42,6 +42,7 @@ type MinIO struct {
 
 // StartMinIO starts a server and stops it when the test ends.
 func StartMinIO(t testing.TB, opts MinIOOptions) *MinIO {
+	Part(t, "MinIO")
 	t.Helper()
 	tool := Tool(t, "minio")
 	dir := t.TempDir()

@@ -18,6 +18,13 @@ func Missing(t testing.TB, what, how string) {
 	t.Skipf("%s is missing: %s", what, how)
 }
 
+// Part says which real part a test runs against, for the count at the end of a
+// test run.
+func Part(t testing.TB, name string) {
+	t.Helper()
+	t.Attr("part", name)
+}
+
 // Tool returns the path of a program that make built into the tool cache.
 func Tool(t testing.TB, name string) string {
 	t.Helper()

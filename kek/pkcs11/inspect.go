@@ -95,13 +95,13 @@ func (t *token) whyNone(c *conn, u URI) error {
 		}
 	}
 	if err == nil && len(halves) == 0 {
-		return fmt.Errorf("%w: %s has no private key for %s: correct the URI, or make one: coffer key create", kek.ErrMissing, t, u)
+		return fmt.Errorf("%w: %s has no private key for %s", kek.ErrMissing, t, u)
 	}
 	rsaOnly := slices.ContainsFunc(halves, func(k crypto11.PrivateKey) bool { return k.KeyType() == keyTypeRSA })
 	if err == nil && rsaOnly {
 		return fmt.Errorf("%w: %s has the private half of %s and not the public one: put the public key object back", kek.ErrUnsuitable, t, u)
 	}
-	return fmt.Errorf("%w: %s on %s is not an RSA key: make one: coffer key create", kek.ErrUnsuitable, u, t)
+	return fmt.Errorf("%w: %s on %s is not an RSA key", kek.ErrUnsuitable, u, t)
 }
 
 // inspect checks that a key pair may be a KEK and that it works.
@@ -151,7 +151,7 @@ func (t *token) checkAttributes(c *conn, one candidate) ([]string, error) {
 			return nil, err
 		}
 		if !bytes.Equal(value, []byte{r.want}) {
-			return nil, fmt.Errorf("%w: key %q on %s %s: make another: coffer key create", kek.ErrUnsuitable, one.label, t, r.otherwise)
+			return nil, fmt.Errorf("%w: key %q on %s %s", kek.ErrUnsuitable, one.label, t, r.otherwise)
 		}
 	}
 	var cautions []string

@@ -228,7 +228,7 @@ func TestNotThere(t *testing.T) {
 		want error
 		says string
 	}{
-		{tok.URI("other"), kek.ErrMissing, "coffer key create"},
+		{tok.URI("other"), kek.ErrMissing, "has no private key"},
 		{pin(t, tok.URI("kek"), "0102"), kek.ErrMissing, "id=%01%02"},
 		{label, kek.ErrUnreachable, `present: "coffer test"`},
 		{strings.Replace(label, "token=gone", "serial=0000", 1), kek.ErrUnreachable, "not present"},

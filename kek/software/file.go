@@ -105,7 +105,7 @@ func (f file) load() (*rsa.PrivateKey, error) {
 	}
 	priv, ok := parsed.(*rsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("%w: the key in %s is not RSA: make one: coffer key create file://%s", kek.ErrUnsuitable, f.path, f.path)
+		return nil, fmt.Errorf("%w: the key in %s is not RSA", kek.ErrUnsuitable, f.path)
 	}
 	if err := kek.CheckRSA(&priv.PublicKey); err != nil {
 		forget(priv)
@@ -152,7 +152,7 @@ func (f file) explain(err error) error {
 	var exposed *secret.ExposedError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: %w: put the key back, or make one: coffer key create file://%s", kek.ErrMissing, err, f.path)
+		return fmt.Errorf("%w: %w", kek.ErrMissing, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: %w", kek.ErrDenied, err)
 	case errors.As(err, &exposed):

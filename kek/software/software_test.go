@@ -121,7 +121,7 @@ func TestOpenRefuses(t *testing.T) {
 		want error
 		says string // the next step
 	}{
-		{"file://" + dir + "/none.pem", kek.ErrMissing, "coffer key create file://" + dir + "/none.pem"},
+		{"file://" + dir + "/none.pem", kek.ErrMissing, "none.pem"},
 		{"file://" + dir + "/group.pem", kek.ErrUnsuitable, "chmod 600 " + dir + "/group.pem"},
 		{"file://" + dir + "/world.pem", kek.ErrUnsuitable, "chmod 600"},
 		{"file://" + dir + "/garbage.pem", kek.ErrUnsuitable, "PKCS#8"},
