@@ -138,18 +138,20 @@ func (it *Item) Point(ctx context.Context, name PointName) (*Point, error) {
 		return nil, fmt.Errorf("read point %s of %s: %w", name, it.name, err)
 	}
 	p := &Point{Name: name}
-	if err := decoding.Unmarshal(payload, p); err != nil {
-		return nil, fmt.Errorf("read point %s of %s: %w", name, it.name, err)
+	if err := decode(payload, p); err != nil {
+		return nil, fmt.Errorf("read point %s of %s: %w: %w", name, it.name, err, crypt.ErrDamaged)
 	}
 	// The id in the name is bound by the seal, the time is not.
-	if p.Item != it.name || !time.Unix(0, p.Started).Truncate(time.Millisecond).Equal(stamp) {
+	if p.Item != validText(it.name) || !time.Unix(0, p.Started).Truncate(time.Millisecond).Equal(stamp) {
 		return nil, fmt.Errorf("read point %s of %s: it is named after another time or item: %w", name, it.name, crypt.ErrDamaged)
 	}
 	return p, nil
 }
 
-// PutPoint writes p, which is the commit of a backup, and names it.
+// PutPoint writes p, which is the commit of a backup, and names it. What is not
+// UTF-8 in the texts of p becomes U+FFFD, as CBOR wants it.
 func (it *Item) PutPoint(ctx context.Context, p *Point, opts store.PutOptions) error {
+	p.cleanTexts()
 	name, id := newPointName(time.Unix(0, p.Started))
 	payload, err := encoding.Marshal(p)
 	if err != nil {
@@ -161,6 +163,27 @@ func (it *Item) PutPoint(ctx context.Context, p *Point, opts store.PutOptions) e
 	p.Name = name
 	return nil
 }
+
+// cleanTexts makes every text of p valid UTF-8. Host and user names are bytes to
+// the system, and paths may be part of a reason.
+func (p *Point) cleanTexts() {
+	for _, s := range []*string{&p.Item, &p.Kind, &p.Host, &p.Agent, &p.Parent} {
+		*s = validText(*s)
+	}
+	for _, names := range []map[uint32]string{p.Users, p.Groups} {
+		for id, name := range names {
+			names[id] = validText(name)
+		}
+	}
+	for i := range p.Skipped {
+		p.Skipped[i].Reason = validText(p.Skipped[i].Reason)
+	}
+	for i := range p.Tags {
+		p.Tags[i] = validText(p.Tags[i])
+	}
+}
+
+func validText(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 
 // Indexes yields the names of the item's index objects.
 func (it *Item) Indexes(ctx context.Context) iter.Seq2[string, error] {

@@ -1,7 +1,9 @@
 package catalog
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -68,7 +70,7 @@ func parseRecord(magic string, key store.Key, b []byte, v any) (record, error) {
 		return damaged("checksum does not hold")
 	}
 	r := record{key: key, body: b[recordHead : recordHead+n], mac: b[recordHead+n : len(b)-4]}
-	if err := decoding.Unmarshal(r.body, v); err != nil {
+	if err := decode(r.body, v); err != nil {
 		return damaged(err.Error())
 	}
 	return r, nil
@@ -91,7 +93,11 @@ func ScrubRecord(key store.Key, b []byte) error {
 }
 
 // encoding is RFC 8949, 4.2.1: equal values make equal bytes.
-var encoding = must(cbor.CoreDetEncOptions().EncMode())
+var encoding = func() cbor.EncMode {
+	opts := cbor.CoreDetEncOptions()
+	opts.NilContainers = cbor.NilContainerAsEmpty
+	return must(opts.EncMode())
+}()
 
 var decoding = must(cbor.DecOptions{
 	MaxArrayElements:  1 << 24,
@@ -101,6 +107,17 @@ var decoding = must(cbor.DecOptions{
 	TagsMd:            cbor.TagsForbidden,
 	ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 }.DecMode())
+
+// decode reads into v, which is zero, what encoding writes for it and nothing else.
+func decode(b []byte, v any) error {
+	if err := decoding.Unmarshal(b, v); err != nil {
+		return err
+	}
+	if again, err := encoding.Marshal(v); err != nil || !bytes.Equal(again, b) {
+		return errors.New("encoding is not the deterministic one")
+	}
+	return nil
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {

@@ -23,10 +23,9 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/fxamacker/cbor/v2"
 
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/kek"
@@ -120,7 +119,7 @@ func (r *keyRecord) wrapped() []kek.Wrapped {
 func wrappings(in []kek.Wrapped) []wrapping {
 	out := make([]wrapping, len(in))
 	for i, w := range in {
-		out[i] = wrapping{Provider: string(w.Provider), URI: w.URI, Version: w.Version,
+		out[i] = wrapping{Provider: validText(string(w.Provider)), URI: validText(w.URI), Version: validText(w.Version),
 			Fingerprint: w.Fingerprint, Algorithm: w.Algorithm, Ciphertext: w.Ciphertext}
 	}
 	return out
@@ -309,7 +308,8 @@ func (v *Vault) keys() *kek.Ring {
 
 // CheckRecords reads the descriptor and every key record of the vault again, also
 // those of earlier epochs, and yields each with what is wrong with it, or nil. An
-// error without a key says that it could not go on.
+// error without a key says that it could not go on. Records that a creation left
+// that did not reach its commit are of no vault, and passed over.
 func (v *Vault) CheckRecords(ctx context.Context) iter.Seq2[store.Key, error] {
 	return func(yield func(store.Key, error) bool) {
 		keys, err := listKeyRecords(ctx, v.objects, "keys/")
@@ -319,6 +319,9 @@ func (v *Vault) CheckRecords(ctx context.Context) iter.Seq2[store.Key, error] {
 		}
 		for _, key := range append(keys, descriptorKey) {
 			err := v.checkRecord(ctx, key)
+			if errors.Is(err, ErrOtherVault) {
+				continue
+			}
 			if errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil {
 				yield("", err)
 				return
@@ -335,14 +338,21 @@ func (v *Vault) checkRecord(ctx context.Context, key store.Key) error {
 	if err != nil {
 		return err
 	}
-	magic := keyRecordMagic
 	if key == descriptorKey {
-		magic = descriptorMagic
+		var body descriptor
+		rec, err := parseRecord(descriptorMagic, key, raw, &body)
+		if err != nil {
+			return err
+		}
+		return rec.verify(v.key)
 	}
-	var body cbor.RawMessage
-	rec, err := parseRecord(magic, key, raw, &body)
+	var body keyRecord
+	rec, err := parseRecord(keyRecordMagic, key, raw, &body)
 	if err != nil {
 		return err
+	}
+	if body.Vault != v.id && strings.HasPrefix(string(key), "keys/vault/") {
+		return fmt.Errorf("read %s: it is the record of vault %s: %w", key, body.Vault, ErrOtherVault)
 	}
 	return rec.verify(v.key)
 }

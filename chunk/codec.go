@@ -27,7 +27,7 @@ const (
 	Max
 )
 
-// Levels are the names of the levels in the config.
+// levels are the names of the levels in the config.
 var levels = [...]string{Fastest: "fastest", Default: "default", Better: "better", Max: "max"}
 
 func (l Level) String() string {
@@ -86,22 +86,30 @@ const MaxFrame = 16 << 20
 const windowSize = 4 << 20
 
 // Decompressor decompresses frames. It is safe for concurrent use.
-type Decompressor struct{ dec *zstd.Decoder }
+type Decompressor struct {
+	dec   *zstd.Decoder
+	limit int
+}
 
-// NewDecompressor returns a decompressor.
-func NewDecompressor() *Decompressor {
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxMemory(MaxFrame), zstd.WithDecoderMaxWindow(MaxFrame))
+// NewDecompressor returns a decompressor for frames of at most MaxFrame bytes.
+func NewDecompressor() *Decompressor { return NewDecompressorOf(MaxFrame) }
+
+// NewDecompressorOf returns a decompressor for what has at most limit bytes when
+// it is decompressed.
+func NewDecompressorOf(limit int) *Decompressor {
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true),
+		zstd.WithDecoderMaxMemory(uint64(limit)), zstd.WithDecoderMaxWindow(MaxFrame))
 	if err != nil {
 		panic("chunk: internal error: " + err.Error())
 	}
-	return &Decompressor{dec: dec}
+	return &Decompressor{dec: dec, limit: limit}
 }
 
 // Decompress returns the raw bytes of a frame, in dst's memory if that is large
-// enough, or in itself for a stored one. ErrSize unless they are exactly size.
+// enough, or in itself for a stored one. ErrSize unless they are exactly size; no
+// more than size bytes are made in finding that out.
 func (d *Decompressor) Decompress(dst, in []byte, codec Codec, size int) ([]byte, error) {
-	if size < 0 || size > MaxFrame {
+	if size < 0 || size > d.limit {
 		return nil, fmt.Errorf("%d bytes: %w", size, ErrSize)
 	}
 	switch codec {

@@ -53,7 +53,7 @@ func NewContentDefined(pol Polynomial) *ContentDefined {
 
 // Reset begins a new stream.
 func (s *ContentDefined) Reset(r io.Reader) {
-	s.chunker.ResetWithBoundaries(r, s.pol, minSize, maxSize)
+	s.chunker.ResetWithBoundaries(torn{r}, s.pol, minSize, maxSize)
 	s.chunker.SetAverageBits(maskBits)
 }
 
@@ -65,6 +65,18 @@ func (s *ContentDefined) Next(buf []byte) ([]byte, error) {
 
 // Max is the size of the largest chunk in bytes.
 func (*ContentDefined) Max() int { return maxSize }
+
+// torn keeps a stream that breaks off, and says so with io.ErrUnexpectedEOF, apart
+// from one that ends: io.ReadFull says the same of a good end in mid-block.
+type torn struct{ io.Reader }
+
+func (t torn) Read(p []byte) (int, error) {
+	n, err := t.Reader.Read(p)
+	if err == io.ErrUnexpectedEOF {
+		err = fmt.Errorf("stream breaks off: %w", err)
+	}
+	return n, err
+}
 
 // MinSize is the size below which no stream is cut, in bytes: a shorter one is
 // one chunk, and needs no splitter.
@@ -81,7 +93,7 @@ type Fixed struct {
 func NewFixed(size int) *Fixed { return &Fixed{size: min(size, MaxSize)} }
 
 // Reset begins a new stream.
-func (s *Fixed) Reset(r io.Reader) { s.r = r }
+func (s *Fixed) Reset(r io.Reader) { s.r = torn{r} }
 
 // Next returns the next block of the stream.
 func (s *Fixed) Next(buf []byte) ([]byte, error) {

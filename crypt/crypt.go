@@ -44,11 +44,9 @@ func (id VaultID) String() string { return Encoding.EncodeToString(id[:]) }
 // ParseVaultID is the inverse of VaultID.String.
 func ParseVaultID(s string) (VaultID, error) {
 	var id VaultID
-	b, err := Encoding.DecodeString(s)
-	if err != nil || len(b) != len(id) {
-		return id, fmt.Errorf("%q is not a vault id: it has 32 letters a-z and digits 2-7", s)
+	if !decode(id[:], s) {
+		return VaultID{}, fmt.Errorf("%q is not a vault id: it has 32 letters a-z and digits 2-7", s)
 	}
-	copy(id[:], b)
 	return id, nil
 }
 
@@ -60,12 +58,22 @@ func (id ItemID) String() string { return Encoding.EncodeToString(id[:]) }
 // ParseItemID is the inverse of ItemID.String.
 func ParseItemID(s string) (ItemID, error) {
 	var id ItemID
-	b, err := Encoding.DecodeString(s)
-	if err != nil || len(b) != len(id) {
-		return id, fmt.Errorf("%q is not an item id", s)
+	if !decode(id[:], s) {
+		return ItemID{}, fmt.Errorf("%q is not an item id", s)
 	}
-	copy(id[:], b)
 	return id, nil
+}
+
+// decode reads exactly what Encoding writes for an id of that length: base32 leaves
+// bits over at the end, and its decoder skips line ends, so that several texts
+// would name one id.
+func decode(id []byte, s string) bool {
+	b, err := Encoding.DecodeString(s)
+	if err != nil || len(b) != len(id) || Encoding.EncodeToString(b) != s {
+		return false
+	}
+	copy(id, b)
+	return true
 }
 
 // redacted keeps keys out of logs, errors and dumps of structs.

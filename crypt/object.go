@@ -160,7 +160,8 @@ func (o *Object) Seal(dst, plaintext []byte, index uint32, typ byte) []byte {
 }
 
 // Open appends the plaintext to dst. ErrDamaged if sealed is not exactly what
-// Seal made for this object, index and typ. dst must not overlap sealed.
+// Seal made for this object, index and typ. dst is sealed[:0], or does not overlap
+// sealed.
 func (o *Object) Open(dst, sealed []byte, index uint32, typ byte) ([]byte, error) {
 	aad := o.aad(index, typ)
 	out, err := o.aead.Open(dst, nil, sealed, aad[:])

@@ -3,6 +3,7 @@ package pack
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -138,7 +139,9 @@ func (b *Builder) Buffer() []byte { return b.buf[:0] }
 
 // encoding is RFC 8949, 4.2.1: equal values make equal bytes.
 var encoding = func() cbor.EncMode {
-	m, err := cbor.CoreDetEncOptions().EncMode()
+	opts := cbor.CoreDetEncOptions()
+	opts.NilContainers = cbor.NilContainerAsEmpty
+	m, err := opts.EncMode()
 	if err != nil {
 		panic("pack: internal error: " + err.Error())
 	}
@@ -161,16 +164,44 @@ var decoding = func() cbor.DecMode {
 // EncodeContents encodes what packs hold, for index objects.
 func EncodeContents(c []Contents) ([]byte, error) { return encoding.Marshal(c) }
 
-// DecodeContents is the inverse of EncodeContents; every number is checked.
+// DecodeContents is the inverse of EncodeContents; every number is checked, and
+// nothing else is taken.
 func DecodeContents(b []byte) ([]Contents, error) {
 	var c []Contents
 	if err := decoding.Unmarshal(b, &c); err != nil {
 		return nil, fmt.Errorf("decode index: %w", err)
 	}
-	for i := range c {
+	rest := b // without the contents that are in their one encoding
+	for i := range slices.Backward(c) {
 		if err := c[i].check(); err != nil {
 			return nil, fmt.Errorf("decode index: pack %s: %w", c[i].Pack, err)
 		}
+		one, err := encoding.Marshal(c[i])
+		if err != nil {
+			return nil, fmt.Errorf("decode index: %w", err)
+		}
+		rest = bytes.TrimSuffix(rest, one)
+	}
+	head, err := encoding.Marshal(len(c))
+	if err != nil {
+		return nil, fmt.Errorf("decode index: %w", err)
+	}
+	head[0] |= 4 << 5 // of an array and not of a number
+	if !bytes.Equal(rest, head) {
+		return nil, fmt.Errorf("decode index: %w: %w", errEncoding, crypt.ErrDamaged)
+	}
+	return c, nil
+}
+
+var errEncoding = errors.New("encoding is not the deterministic one")
+
+// decodeTable reads a table of contents, whose numbers are not checked yet.
+func decodeTable(b []byte) (c Contents, err error) {
+	if err := decoding.Unmarshal(b, &c); err != nil {
+		return c, err
+	}
+	if again, err := encoding.Marshal(c); err != nil || !bytes.Equal(again, b) {
+		return c, fmt.Errorf("%w: %w", errEncoding, crypt.ErrDamaged)
 	}
 	return c, nil
 }

@@ -131,7 +131,7 @@ func appendPayload(object []byte, sealer *crypt.Object, payload []byte, c *chunk
 }
 
 // openPayload opens a sealed payload.
-func openPayload(opener *crypt.Object, sealed []byte, d *chunk.Decompressor) ([]byte, error) {
+func openPayload(opener *crypt.Object, sealed []byte) ([]byte, error) {
 	plain, err := opener.Open(nil, sealed, payloadIndex, 0)
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func openPayload(opener *crypt.Object, sealed []byte, d *chunk.Decompressor) ([]
 	if size > MaxPayload {
 		return nil, fmt.Errorf("payload of %d bytes is above the limit of %d: %w", size, MaxPayload, crypt.ErrDamaged)
 	}
-	return d.Decompress(nil, plain[payloadHead:], chunk.Codec(plain[0]), int(size))
+	return chunk.NewDecompressorOf(MaxPayload).Decompress(nil, plain[payloadHead:], chunk.Codec(plain[0]), int(size))
 }
 
 // SealObject makes an object that is nothing but a sealed payload: an index or a
@@ -178,5 +178,5 @@ func OpenObject(s *crypt.Secret, p crypt.Place, object []byte) ([]byte, error) {
 	if f.payloadAt != crypt.HeaderSize {
 		return nil, fmt.Errorf("payload does not follow the header: %w", crypt.ErrDamaged)
 	}
-	return openPayload(opener, object[f.payloadAt:f.payloadAt+f.payloadLen], chunk.NewDecompressor())
+	return openPayload(opener, object[f.payloadAt:f.payloadAt+f.payloadLen])
 }

@@ -27,7 +27,7 @@ func (id ID) String() string { return crypt.Encoding.EncodeToString(id[:]) }
 func ParseID(s string) (ID, error) {
 	var id ID
 	b, err := crypt.Encoding.DecodeString(s)
-	if err != nil || len(b) != len(id) {
+	if err != nil || len(b) != len(id) || crypt.Encoding.EncodeToString(b) != s {
 		return id, fmt.Errorf("%q is not a pack id", s)
 	}
 	copy(id[:], b)

@@ -40,8 +40,9 @@ type Reader struct {
 }
 
 type openedPack struct {
-	id     ID
-	object *crypt.Object
+	id         ID
+	generation uint32
+	object     *crypt.Object
 }
 
 // keepOpen is how many packs' keys a reader remembers.
@@ -97,7 +98,7 @@ func (r *Reader) named(loc Location, err error) error {
 // object returns the key of a pack, from its header.
 func (r *Reader) object(ctx context.Context, id ID, generation uint32) (*crypt.Object, error) {
 	r.mu.Lock()
-	if e, ok := r.opened[id]; ok {
+	if e, ok := r.opened[id]; ok && e.Value.(*openedPack).generation == generation {
 		r.order.MoveToFront(e)
 		object := e.Value.(*openedPack).object
 		r.mu.Unlock()
@@ -120,7 +121,7 @@ func (r *Reader) object(ctx context.Context, id ID, generation uint32) (*crypt.O
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.opened[id]; !ok {
-		r.opened[id] = r.order.PushFront(&openedPack{id: id, object: object})
+		r.opened[id] = r.order.PushFront(&openedPack{id: id, generation: generation, object: object})
 		if r.order.Len() > keepOpen {
 			delete(r.opened, r.order.Remove(r.order.Back()).(*openedPack).id)
 		}
@@ -130,7 +131,6 @@ func (r *Reader) object(ctx context.Context, id ID, generation uint32) (*crypt.O
 
 // Contents reads a pack's own table of contents.
 func (r *Reader) Contents(ctx context.Context, id ID) (Contents, error) {
-	var c Contents
 	wrap := func(err error) (Contents, error) {
 		return Contents{}, fmt.Errorf("read contents of pack %s: %w", id, err)
 	}
@@ -169,11 +169,12 @@ func (r *Reader) Contents(ctx context.Context, id ID) (Contents, error) {
 	if err != nil {
 		return wrap(err)
 	}
-	table, err := openPayload(object, sealed, r.dec)
+	table, err := openPayload(object, sealed)
 	if err != nil {
 		return wrap(err)
 	}
-	if err := decoding.Unmarshal(table, &c); err != nil {
+	c, err := decodeTable(table)
+	if err != nil {
 		return wrap(err)
 	}
 	if c.Pack != id || c.Generation != h.Generation {
