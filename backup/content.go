@@ -95,8 +95,8 @@ func (h *holder) data(ctx context.Context, f source.File, length int64, x *exten
 	if err != nil {
 		return 0, err
 	}
-	n, err := io.ReadFull(f, g.space(int(length)))
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	n, err := fill(f, g.space(int(length)))
+	if err != nil && err != io.EOF {
 		return 0, err
 	}
 	h.run.Progress.Read.Add(uint64(n))
@@ -108,6 +108,20 @@ func (h *holder) data(ctx context.Context, f source.File, length int64, x *exten
 		return 0, err
 	}
 	return int64(n), x.add(tree.Extent{Length: uint64(n), Kind: tree.Content, ID: id}, nil)
+}
+
+// fill reads until p is full. io.EOF, also after some bytes, is the end that r
+// tells; any other error of r, io.ErrUnexpectedEOF too, is a fault.
+func fill(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = r.Read(p[n:])
+		n += m
+	}
+	if n == len(p) {
+		err = nil
+	}
+	return n, err
 }
 
 // cutter cuts large files into chunks. Reading is one goroutine's work; what
@@ -206,13 +220,9 @@ func (z *zeroReader) Read(p []byte) (int, error) {
 	n := copy(p, z.rest)
 	z.rest = z.rest[n:]
 	if n < len(p) && !z.eof {
-		m, err := io.ReadFull(z.r, p[n:])
+		m, err := fill(z.r, p[n:])
 		n += m
-		switch err {
-		case nil:
-		case io.EOF, io.ErrUnexpectedEOF:
-			z.eof = true
-		default:
+		if z.eof = err == io.EOF; err != nil && !z.eof {
 			return 0, err
 		}
 	}
@@ -255,10 +265,8 @@ func (z *zeroReader) skipZeros() (run int64, more bool, err error) {
 		if z.eof {
 			return run, len(z.rest) > 0, nil
 		}
-		n, err := io.ReadFull(z.r, block)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			z.eof = true
-		} else if err != nil {
+		n, err := fill(z.r, block)
+		if z.eof = err == io.EOF; err != nil && !z.eof {
 			return 0, false, err
 		}
 		z.keepBehind(block[:n])

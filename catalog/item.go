@@ -27,7 +27,9 @@ type Item struct {
 	secrets map[uint32]*crypt.Secret
 }
 
-// Items returns the items of the vault, sorted by name. It opens no secret.
+// Items returns the items of the vault, sorted by name. It opens no secret. Items
+// whose records are damaged are in the error, and the others are returned all the
+// same.
 func (v *Vault) Items(ctx context.Context) ([]*Item, error) {
 	keys, err := listKeyRecords(ctx, v.objects, "keys/")
 	if err != nil {
@@ -39,22 +41,22 @@ func (v *Vault) Items(ctx context.Context) ([]*Item, error) {
 		if owner == "vault" {
 			continue
 		}
-		id, err := crypt.ParseItemID(owner)
-		if err != nil {
-			return nil, fmt.Errorf("list items: %s: %w", key, err)
+		if id, err := crypt.ParseItemID(owner); err == nil { // else it is no key record
+			byItem[id] = append(byItem[id], key)
 		}
-		byItem[id] = append(byItem[id], key)
 	}
+	var faults []error
 	items := make([]*Item, 0, len(byItem))
 	for id, keys := range byItem {
 		it, err := v.loadItem(ctx, id, keys)
 		if err != nil {
-			return nil, fmt.Errorf("list items: %w", err)
+			faults = append(faults, fmt.Errorf("list items: %w", err))
+			continue
 		}
 		items = append(items, it)
 	}
 	slices.SortFunc(items, func(a, b *Item) int { return strings.Compare(a.name, b.name) })
-	return items, nil
+	return items, errors.Join(faults...)
 }
 
 // Item returns the item of that name. ErrNoItem if there is none.

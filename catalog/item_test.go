@@ -283,17 +283,17 @@ func TestSync(t *testing.T) {
 	sync("packs of a backup elsewhere that has not ended", catalog.Synced{}, a, b, c)
 	l.running = true
 	tamper(t, st, pack.Key(it.ID(), e.Pack), func(b []byte) []byte { b[len(b)-60] ^= 1; return b })
-	sync("after a crash, with a damaged pack", catalog.Synced{Recovered: 1, Damaged: []pack.ID{e.Pack}}, a, b, c, d)
+	sync("after a crash, with a damaged pack", catalog.Synced{Recovered: 1, Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}}, a, b, c, d)
 	tamper(t, st, pack.Key(it.ID(), e.Pack), func([]byte) []byte { return nil })
 	l.running = true
-	sync("with an empty pack", catalog.Synced{Damaged: []pack.ID{e.Pack}}, a, b, c, d)
+	sync("with an empty pack", catalog.Synced{Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}}, a, b, c, d)
 
 	check(t, st.Delete(t.Context(), pack.Key(it.ID(), d.Pack)))
 	l.running = true
-	sync("after a pack is gone", catalog.Synced{Damaged: []pack.ID{e.Pack}}, a, b, c)
+	sync("after a pack is gone", catalog.Synced{Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}}, a, b, c)
 
 	check(t, st.Delete(t.Context(), it.IndexKey(first)))
-	sync("after an index is gone", catalog.Synced{Indexes: 1, Recovered: 1, Damaged: []pack.ID{e.Pack}}, a, b, c)
+	sync("after an index is gone", catalog.Synced{Indexes: 1, Recovered: 1, Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}}, a, b, c)
 	if l.resets != 1 {
 		t.Errorf("%d resets", l.resets)
 	}
@@ -315,9 +315,18 @@ func TestSync(t *testing.T) {
 	if !l.running {
 		t.Error("the mark is gone after a Sync that did not end")
 	}
-	sync("after that", catalog.Synced{Recovered: 1, Damaged: []pack.ID{e.Pack}}, a, b, c, f)
+	sync("after that", catalog.Synced{Recovered: 1, Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}}, a, b, c, f)
 	if _, ok := l.sources[second]; !ok || len(l.sources) != 1 {
 		t.Errorf("sources %v, want %s", l.sources, second)
+	}
+
+	// A damaged index costs a listing: its packs say the same of themselves.
+	third := putIndex(addPack(t, st, it, "g"))
+	tamper(t, st, it.IndexKey(third), func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
+	done, err := it.Sync(t.Context(), l)
+	check(t, err)
+	if done.Recovered != 1 || len(done.Damaged) != 2 || done.Damaged[0] != it.IndexKey(third) {
+		t.Errorf("sync with a damaged index: %+v", done)
 	}
 }
 

@@ -59,15 +59,18 @@ func parseRecord(magic string, key store.Key, b []byte, v any) (record, error) {
 	if string(b[:6]) != magic[:6] {
 		return damaged(fmt.Sprintf("does not begin with %q", magic))
 	}
-	if string(b[:8]) != magic {
+	if crc32.Checksum(b[:len(b)-4], castagnoli) != binary.BigEndian.Uint32(b[len(b)-4:]) {
+		return damaged("checksum does not hold")
+	}
+	if string(b[:7]) != magic[:7] {
+		return damaged(fmt.Sprintf("does not begin with %q", magic))
+	}
+	if b[7] != magic[7] {
 		return record{}, fmt.Errorf("read %s: format %q is not %q: use a newer build", key, b[:8], magic)
 	}
 	n := binary.BigEndian.Uint32(b[8:])
 	if uint64(n) != uint64(len(b)-recordHead-recordTail) {
 		return damaged("wrong length")
-	}
-	if crc32.Checksum(b[:len(b)-4], castagnoli) != binary.BigEndian.Uint32(b[len(b)-4:]) {
-		return damaged("checksum does not hold")
 	}
 	r := record{key: key, body: b[recordHead : recordHead+n], mac: b[recordHead+n : len(b)-4]}
 	if err := decode(r.body, v); err != nil {

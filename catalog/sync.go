@@ -39,9 +39,9 @@ type Marker interface {
 
 // Synced says what a Sync did.
 type Synced struct {
-	Indexes   int       // index objects read
-	Recovered int       // packs found without an index
-	Damaged   []pack.ID // packs without an index that do not open; nothing needs them
+	Indexes   int         // index objects read
+	Recovered int         // packs found without an index
+	Damaged   []store.Key // indexes, and packs without an index, that do not open
 }
 
 // Sync brings the local index up to the vault. If index objects that it was made
@@ -86,7 +86,11 @@ func (it *Item) sync(ctx context.Context, local Local) (done Synced, err error) 
 	}
 	for _, name := range missing {
 		contents, err := it.Index(ctx, name)
-		if err != nil {
+		switch {
+		case errors.Is(err, crypt.ErrDamaged): // its packs say the same of themselves
+			unclean = true
+			done.Damaged = append(done.Damaged, it.IndexKey(name))
+		case err != nil:
 			return done, err
 		}
 		if err := local.Add(ctx, name, contents); err != nil {
@@ -124,7 +128,7 @@ func (it *Item) syncPacks(ctx context.Context, local Local, done *Synced) error 
 		contents, err := reader.Contents(ctx, id)
 		switch {
 		case errors.Is(err, crypt.ErrDamaged), errors.Is(err, store.ErrNotExist):
-			done.Damaged = append(done.Damaged, id)
+			done.Damaged = append(done.Damaged, pack.Key(it.id, id))
 			continue
 		case err != nil:
 			return err

@@ -222,6 +222,9 @@ func Open(ctx context.Context, objects Objects, id crypt.VaultID, ring *kek.Ring
 	var failures []error
 	for _, key := range slices.Backward(records) { // newest first
 		v, err := openWith(ctx, objects, key, id, ring)
+		if errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil {
+			return wrap(err) // it may be the one that counts
+		}
 		if err != nil {
 			failures = append(failures, err)
 			continue

@@ -2,7 +2,10 @@ package catalog_test
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
@@ -187,9 +190,14 @@ func TestDamagedRecords(t *testing.T) {
 		for at := range raw {
 			flipped := bytes.Clone(raw)
 			flipped[at] ^= 1 << (at % 8)
-			version := at == 6 || at == 7 // another version is not damage
-			if err := catalog.ScrubRecord(key, flipped); err == nil || version != has(err, "use a newer build") {
+			if err := catalog.ScrubRecord(key, flipped); !errors.Is(err, crypt.ErrDamaged) {
 				t.Errorf("%s: byte %d flipped: %v", key, at, err)
+			}
+			if at == 7 { // a version that is meant, with its checksum
+				binary.BigEndian.PutUint32(flipped[len(raw)-4:], crc32.Checksum(flipped[:len(raw)-4], crc32.MakeTable(crc32.Castagnoli)))
+				if err := catalog.ScrubRecord(key, flipped); errors.Is(err, crypt.ErrDamaged) || !has(err, "use a newer build") {
+					t.Errorf("%s: another version: %v", key, err)
+				}
 			}
 			if err := catalog.ScrubRecord(key, raw[:at]); err == nil {
 				t.Errorf("%s: %d bytes are taken", key, at)

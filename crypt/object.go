@@ -65,11 +65,11 @@ func ParseHeader(b []byte) (Header, error) {
 	if string(b[:6]) != magic {
 		return h, fmt.Errorf("header does not begin with %q: %w", magic, ErrDamaged)
 	}
-	if b[7] != version {
-		return h, fmt.Errorf("object has format version %d, this build reads %d: use a newer build", b[7], version)
-	}
 	if crc32.Checksum(b[:92], castagnoli) != binary.BigEndian.Uint32(b[92:]) {
 		return h, fmt.Errorf("header checksum does not hold: %w", ErrDamaged)
+	}
+	if b[7] != version {
+		return h, fmt.Errorf("object has format version %d, this build reads %d: use a newer build", b[7], version)
 	}
 	h.Kind = Kind(b[6])
 	copy(h.Item[:], b[8:])

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -114,10 +115,7 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 }
 
 func (r *rescue) list(ctx context.Context, w io.Writer) error {
-	items, err := r.vault.Items(ctx)
-	if err != nil {
-		return err
-	}
+	items, damaged := r.vault.Items(ctx)
 	fmt.Fprintf(w, "vault %s, made %s\n\n", r.vault.ID(), r.vault.Created().Format(time.DateOnly))
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "ITEM\tPOINT\tHOST\tFILES\tBYTES")
@@ -135,7 +133,7 @@ func (r *rescue) list(ctx context.Context, w io.Writer) error {
 		}
 		it.Close()
 	}
-	return t.Flush()
+	return errors.Join(t.Flush(), damaged)
 }
 
 func (r *rescue) restore(ctx context.Context, w io.Writer, what, to string, o rescueOptions) error {
