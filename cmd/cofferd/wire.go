@@ -144,7 +144,7 @@ func errKeyURI(uri string) error {
 	if scheme == "https" {
 		return fmt.Errorf("%w: this version has no Key Vault provider: use a file: or pkcs11: key", kek.ErrUnsuitable)
 	}
-	return fmt.Errorf("%w: key uri of scheme %q is neither file: nor pkcs11:", kek.ErrUnsuitable, scheme)
+	return fmt.Errorf("%w: key uri of scheme %q is not known: use a file: or pkcs11: key", kek.ErrUnsuitable, scheme)
 }
 
 func (w *wiring) source(item config.Item, name string, data agent.Stream) (source.Source, error) {
