@@ -78,9 +78,11 @@ type Agent struct {
 	jobs    *jobs
 	state   *state
 
+	opening gate                 // held while keys and vaults are opened
+	keys    map[string][]kek.Key // open keys, by name; guarded by opening
+
 	mu     sync.Mutex
-	keys   map[string][]kek.Key // open keys, by name
-	vaults map[string]*vault    // open vaults, by name
+	vaults map[string]*vault // open vaults, by name
 }
 
 var _ control.Backend = (*Agent)(nil)
@@ -132,7 +134,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 		host = "unknown"
 	}
 	return &Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: q, state: st,
-		keys: make(map[string][]kek.Key), vaults: make(map[string]*vault)}, nil
+		opening: newGate(), keys: make(map[string][]kek.Key), vaults: make(map[string]*vault)}, nil
 }
 
 // warm opens the vaults, so that their state is known before anybody asks.

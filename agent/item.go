@@ -14,6 +14,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/store"
 )
 
 // item is an open item: its secrets, its local index, and a reader. It is shared
@@ -31,18 +32,18 @@ type item struct {
 
 // bringUp brings the item's index up to the vault. While a backup runs it is: only
 // the backup changes it then.
-func (it *item) bringUp(ctx context.Context, log *slog.Logger) error {
+func (it *item) bringUp(ctx context.Context, log *slog.Logger) (catalog.Synced, error) {
 	if it.writing {
-		return nil
+		return catalog.Synced{}, nil
 	}
 	done, err := it.Sync(ctx, it.index)
 	if err != nil {
-		return Fault(err)
+		return done, Fault(err)
 	}
 	if done.Recovered > 0 || len(done.Damaged) > 0 {
-		log.Info("packs without an index found", "item", it.Name(), "good", done.Recovered, "damaged", len(done.Damaged))
+		log.Warn("packs without an index found", "item", it.Name(), "good", done.Recovered, "damaged", done.Damaged)
 	}
-	return nil
+	return done, nil
 }
 
 // open opens an item of a vault that is there already; create makes it first.
@@ -56,10 +57,14 @@ func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*c
 	if err != nil {
 		return nil, err
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if it, ok := v.items[name]; ok {
-		it.users++
+	if it := v.use(name); it != nil {
+		return it, nil
+	}
+	if err := v.opening.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer v.opening.leave()
+	if it := v.use(name); it != nil { // somebody else opened it
 		return it, nil
 	}
 	opened, err := open(v)
@@ -72,8 +77,21 @@ func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*c
 		return nil, fmt.Errorf("item %s: %w", name, err)
 	}
 	it := &item{Item: opened, vault: v, index: index, reader: opened.NewReader(index), users: 1}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.items[name] = it
 	return it, nil
+}
+
+// use returns an item that is open already, or nil. The caller closes it.
+func (v *vault) use(name string) *item {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	it := v.items[name]
+	if it != nil {
+		it.users++
+	}
+	return it
 }
 
 // existing opens an item that has been backed up before, for reading.
@@ -84,7 +102,7 @@ func (a *Agent) existing(ctx context.Context, name string) (*item, error) {
 	}
 	it.sync.Lock()
 	defer it.sync.Unlock()
-	if err := it.bringUp(ctx, a.Log); err != nil {
+	if _, err := it.bringUp(ctx, a.Log); err != nil {
 		it.close()
 		return nil, err
 	}
@@ -182,9 +200,11 @@ func PickPoint(ctx context.Context, it *catalog.Item, selector string, loc *time
 
 // Items implements control.Items.
 func (a *Agent) Items(ctx context.Context) ([]control.Item, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
 	var out []control.Item
 	for _, name := range slices.Sorted(maps.Keys(a.Settings.Items)) {
-		it, err := a.Item(ctx, name)
+		it, err := a.item(ctx, glancing, name)
 		if err != nil {
 			return nil, err
 		}
@@ -195,13 +215,22 @@ func (a *Agent) Items(ctx context.Context) ([]control.Item, error) {
 
 // Item implements control.Items.
 func (a *Agent) Item(ctx context.Context, name string) (control.Item, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	return a.item(ctx, glancing, name)
+}
+
+// item describes an item, with what can be learned of its points while glancing
+// lasts.
+func (a *Agent) item(ctx, glancing context.Context, name string) (control.Item, error) {
 	cfg, ok := a.Settings.Items[name]
 	if !ok {
 		return control.Item{}, notFound("item", name, "coffer item list")
 	}
 	kind, from := sourceOf(cfg)
 	out := control.Item{Name: name, Vault: cfg.Vault, Kind: kind, Source: from}
-	points, err := a.points(ctx, name)
+	points, err := a.points(glancing, name)
+	err = overdue(ctx, glancing, err, store.ErrUnavailable)
 	switch {
 	case errors.Is(err, catalog.ErrNoItem), control.CodeOf(err) == control.CodeNotFound:
 		return out, ctx.Err()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -27,6 +28,8 @@ type vault struct {
 	ring    *kek.Ring
 	missing []error // keys of the config that did not open
 	checked time.Time
+
+	opening gate // held while items are opened
 
 	mu     sync.Mutex
 	items  map[string]*item          // open items, by name
@@ -80,12 +83,20 @@ func (a *Agent) vault(ctx context.Context, name string) (*vault, error) {
 	if !ok {
 		return nil, notFound("vault", name, "coffer vault list")
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if v, ok := a.vaults[name]; ok && len(v.missing) == 0 {
+	if v, whole := a.opened(name); whole {
 		return v, nil
-	} else if ok { // perhaps the missing keys are back
-		v.ring, v.missing = a.ring(ctx, name)
+	}
+	if err := a.opening.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer a.opening.leave()
+	if v, whole := a.opened(name); whole { // somebody else opened it
+		return v, nil
+	} else if v != nil { // perhaps the missing keys are back
+		ring, missing := a.ring(ctx, name)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		v.ring, v.missing = ring, missing
 		v.vault.UseRing(v.ring)
 		return v, nil
 	}
@@ -103,9 +114,19 @@ func (a *Agent) vault(ctx context.Context, name string) (*vault, error) {
 		return nil, Fault(fmt.Errorf("vault %s: %w", name, errors.Join(append(missing, err)...)))
 	}
 	v := &vault{name: name, store: st, vault: opened, ring: ring, missing: missing, checked: a.Clock(),
-		items: make(map[string]*item), points: make(map[string]*catalog.Point)}
+		opening: newGate(), items: make(map[string]*item), points: make(map[string]*catalog.Point)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.vaults[name] = v
 	return v, nil
+}
+
+// opened returns a vault that is open already, or nil, and whether with all its keys.
+func (a *Agent) opened(name string) (v *vault, whole bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v = a.vaults[name]
+	return v, v != nil && len(v.missing) == 0
 }
 
 // close closes everything that the vault holds open.
@@ -133,8 +154,10 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 		return control.VaultCreated{}, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is made already", req.Name),
 			Next: "see it: coffer vault show " + req.Name}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	if err := a.opening.enter(ctx); err != nil {
+		return control.VaultCreated{}, err
+	}
+	defer a.opening.leave()
 	ring, missing := a.ring(ctx, req.Name)
 	if len(missing) > 0 { // every key must be able to open everything from the start
 		return control.VaultCreated{}, Fault(fmt.Errorf("create vault %s: %w", req.Name, errors.Join(missing...)))
@@ -159,8 +182,10 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 		return control.VaultCreated{}, &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("vault %s is made, but its id could not be kept: %v", req.Name, err),
 			Next: fmt.Sprintf("write it into the config: vaults.%s.id: %s", req.Name, made.ID())}
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.vaults[req.Name] = &vault{name: req.Name, store: st, vault: made, ring: ring, checked: a.Clock(),
-		items: make(map[string]*item), points: make(map[string]*catalog.Point)}
+		opening: newGate(), items: make(map[string]*item), points: make(map[string]*catalog.Point)}
 	a.Log.Info("vault made", "vault", req.Name, "id", made.ID(), "mode", made.Mode())
 	return control.VaultCreated{ID: made.ID().String(), Name: req.Name, Store: cfg.Store, RecoverySheet: a.recoverySheet(req.Name, made, ring)}, nil
 }
@@ -186,9 +211,11 @@ func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) str
 
 // Vaults implements control.Vaults.
 func (a *Agent) Vaults(ctx context.Context) ([]control.Vault, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
 	var out []control.Vault
 	for _, name := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
-		v, err := a.Vault(ctx, name)
+		v, err := a.describeVault(ctx, glancing, name)
 		if err != nil {
 			return nil, err
 		}
@@ -199,6 +226,14 @@ func (a *Agent) Vaults(ctx context.Context) ([]control.Vault, error) {
 
 // Vault implements control.Vaults.
 func (a *Agent) Vault(ctx context.Context, name string) (control.Vault, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	return a.describeVault(ctx, glancing, name)
+}
+
+// describeVault describes a vault, with what can be learned of it while glancing
+// lasts.
+func (a *Agent) describeVault(ctx, glancing context.Context, name string) (control.Vault, error) {
 	cfg, ok := a.Settings.Vaults[name]
 	if !ok {
 		return control.Vault{}, notFound("vault", name, "coffer vault list")
@@ -210,7 +245,7 @@ func (a *Agent) Vault(ctx context.Context, name string) (control.Vault, error) {
 		out.State = control.StateAbsent
 	}
 	for _, key := range cfg.Keys {
-		keys, err := a.describeKey(ctx, key)
+		keys, err := a.describeKey(ctx, glancing, key)
 		if err != nil {
 			return control.Vault{}, err
 		}
@@ -219,7 +254,8 @@ func (a *Agent) Vault(ctx context.Context, name string) (control.Vault, error) {
 	if out.State == control.StateAbsent {
 		return out, nil
 	}
-	v, err := a.vault(ctx, name)
+	v, err := a.vault(glancing, name)
+	err = overdue(ctx, glancing, err, store.ErrUnavailable)
 	switch {
 	case control.CodeOf(err) == control.CodeKeysInaccessible:
 		out.State, out.Error, out.Checked = control.StateInaccessible, control.AsError(err), a.Clock()
@@ -237,9 +273,11 @@ func (a *Agent) Vault(ctx context.Context, name string) (control.Vault, error) {
 
 // Keys implements control.Keys.
 func (a *Agent) Keys(ctx context.Context) ([]control.Key, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
 	var out []control.Key
 	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
-		keys, err := a.describeKey(ctx, name)
+		keys, err := a.describeKey(ctx, glancing, name)
 		if err != nil {
 			return nil, err
 		}
@@ -249,11 +287,14 @@ func (a *Agent) Keys(ctx context.Context) ([]control.Key, error) {
 }
 
 // describeKey describes all versions of a key, or why there are none to see.
-func (a *Agent) describeKey(ctx context.Context, name string) ([]control.Key, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	keys, err := a.key(ctx, name)
-	if err != nil {
+func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]control.Key, error) {
+	err := a.opening.enter(glancing)
+	var keys []kek.Key
+	if err == nil {
+		keys, err = a.key(glancing, name)
+		a.opening.leave()
+	}
+	if err = overdue(ctx, glancing, err, kek.ErrUnreachable); err != nil {
 		return []control.Key{{Name: name, URI: a.Settings.Keys[name].URI, Error: control.AsError(err)}}, ctx.Err()
 	}
 	var out []control.Key
@@ -275,6 +316,10 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 		return control.Key{}, notFound("key", req.Name, "coffer key list")
 	}
 	ref, err := a.Parts.MakeKey(ctx, req.Name, cfg.URI, req.Bits)
+	if errors.Is(err, fs.ErrExist) {
+		return control.Key{}, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("create key %s: %v", req.Name, err),
+			Next: "use the key that is there: coffer key list; or give this one another place in the config"}
+	}
 	if err != nil {
 		return control.Key{}, Fault(fmt.Errorf("create key %s: %w", req.Name, err))
 	}

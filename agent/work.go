@@ -61,11 +61,14 @@ func (a *Agent) backup(ctx context.Context, j *job, it *item, req control.Backup
 			NewBytes: int64(done.New.Load()), StoredBytes: int64(done.Stored.Load()), Skipped: int64(done.Skipped.Load())}
 	})
 	it.sync.Lock()
-	err = it.bringUp(ctx, a.Log)
+	synced, err := it.bringUp(ctx, a.Log)
 	it.writing = err == nil
 	it.sync.Unlock()
 	if err != nil {
 		return nil, err
+	}
+	if synced.Recovered > 0 {
+		j.note(a.Clock(), "info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", synced.Recovered))
 	}
 	defer func() {
 		it.sync.Lock()
