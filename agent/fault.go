@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cofferbackup/coffer/agent/control"
-	"github.com/cofferbackup/coffer/backup"
+	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/kek"
@@ -43,7 +43,7 @@ var faults = [...]struct {
 	{store.ErrNotExist, control.CodeDamaged, "an object is gone from the store; see what is affected: coffer verify"},
 	{target.ErrFull, control.CodeFailed, "make room in the target and restore again: what is there already is not written twice"},
 	{target.ErrReadOnly, control.CodeFailed, "choose a target that can be written to"},
-	{backup.ErrNothing, control.CodeFailed, "check the item's paths in the config, and that the agent may read them"},
+	{source.ErrNothing, control.CodeFailed, "check the item's paths in the config, and that the agent may read them"},
 }
 
 // Fault gives an error the code and the next step with which it travels.

@@ -116,8 +116,8 @@ func (a *Agent) protected(ctx context.Context, name string) (*item, error) {
 		if !errors.Is(err, catalog.ErrNoItem) {
 			return it, err
 		}
-		if len(v.missing) > 0 { // what is made now must open with every key
-			return nil, errors.Join(v.missing...)
+		if err := a.lacks(v); err != nil { // what is made now must open with every key
+			return nil, err
 		}
 		return v.vault.CreateItem(ctx, name, a.Clock())
 	})

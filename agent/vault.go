@@ -129,6 +129,13 @@ func (a *Agent) opened(name string) (v *vault, whole bool) {
 	return v, v != nil && len(v.missing) == 0
 }
 
+// lacks returns what is wrong with the keys of the vault that do not open, or nil.
+func (a *Agent) lacks(v *vault) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return errors.Join(v.missing...)
+}
+
 // close closes everything that the vault holds open.
 func (v *vault) close(log *slog.Logger) {
 	v.mu.Lock()
@@ -265,8 +272,8 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		return out, nil
 	}
 	out.Mode, out.Created, out.Checked = v.vault.Mode().String(), v.vault.Created(), v.checked
-	if len(v.missing) > 0 {
-		out.State, out.Error = control.StateDegraded, control.AsError(errors.Join(v.missing...))
+	if err := a.lacks(v); err != nil {
+		out.State, out.Error = control.StateDegraded, control.AsError(err)
 	}
 	return out, nil
 }

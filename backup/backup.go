@@ -67,9 +67,6 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// ErrNothing: the source had nothing that could be read.
-var ErrNothing = errors.New("nothing could be backed up")
-
 // Run makes one backup and returns its point. On an error no point is written;
 // what was already put stays and is used by the next run.
 func Run(ctx context.Context, cfg Config) (*catalog.Point, error) {
@@ -183,7 +180,7 @@ func (r *run) run(ctx context.Context) (*catalog.Point, error) {
 		return nil, cause(ctx, err)
 	}
 	if len(root) == 0 {
-		return nil, ErrNothing
+		return nil, source.ErrNothing
 	}
 	if err := r.packer.finish(ctx); err != nil { // the last pack and index
 		return nil, err

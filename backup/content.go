@@ -30,8 +30,10 @@ func (h *holder) file(ctx context.Context, d source.Dir, path string, node *tree
 	defer f.Close()
 	r.Progress.Changed.Add(1)
 	for attempt := 1; ; attempt++ {
+		h.counted = 0
 		content, size, err := h.content(ctx, f)
 		if err != nil {
+			r.Progress.Bytes.Add(-h.counted)
 			return nil, r.fault(ctx, path+"/"+node.Name, err)
 		}
 		now, changed, err := f.Changed()
@@ -40,6 +42,7 @@ func (h *holder) file(ctx context.Context, d source.Dir, path string, node *tree
 		}
 		if changed && attempt < attempts {
 			if err := f.Rewind(); err == nil {
+				r.Progress.Bytes.Add(-h.counted)
 				continue
 			} else if !errors.Is(err, errors.ErrUnsupported) {
 				return nil, r.fault(ctx, path+"/"+node.Name, err)
@@ -53,9 +56,15 @@ func (h *holder) file(ctx context.Context, d source.Dir, path string, node *tree
 		if changed {
 			r.Progress.Unquiet.Add(1)
 		}
-		r.Progress.Bytes.Add(size)
 		return node, nil
 	}
+}
+
+// count counts size bytes of the file, of which read were read, as they come.
+func (w *walker) count(size, read uint64) {
+	w.counted += size
+	w.run.Progress.Bytes.Add(size)
+	w.run.Progress.Read.Add(read)
 }
 
 // content reads all ranges of a file and returns its extents and size.
@@ -69,6 +78,7 @@ func (h *holder) content(ctx context.Context, f source.File) ([]tree.Extent, uin
 		}
 		if off > pos {
 			x.hole(uint64(off - pos))
+			h.count(uint64(off-pos), 0)
 			pos = off
 		}
 		if err == io.EOF {
@@ -99,7 +109,7 @@ func (h *holder) data(ctx context.Context, f source.File, length int64, x *exten
 	if err != nil && err != io.EOF {
 		return 0, err
 	}
-	h.run.Progress.Read.Add(uint64(n))
+	h.count(uint64(n), uint64(n))
 	if n == 0 {
 		return 0, nil
 	}
@@ -151,7 +161,7 @@ func (c *cutter) cut(ctx context.Context, h *holder, f io.Reader, x *extents) (i
 			return 0, err
 		}
 		x.hole(uint64(zeros))
-		c.run.Progress.Read.Add(uint64(zeros))
+		h.count(uint64(zeros), uint64(zeros))
 		total += n + zeros
 	}
 	return total, nil
@@ -173,7 +183,7 @@ func (c *cutter) segment(ctx context.Context, h *holder, x *extents) (total int6
 			return 0, err
 		}
 		total += int64(len(data))
-		c.run.Progress.Read.Add(uint64(len(data)))
+		h.count(uint64(len(data)), uint64(len(data)))
 		extent := tree.Extent{Length: uint64(len(data)), Kind: tree.Content}
 		if len(data) < smallSize {
 			extent.ID, err = h.save(ctx, pack.Data, data)

@@ -23,6 +23,7 @@ type walker struct {
 	gathers [pack.List + 1]*gather // by frame type, made when first needed
 	scratch []byte                 // for encoding trees
 	cutter  *cutter                // for large files, made when first needed
+	counted uint64                 // bytes of the file being read, in Progress.Bytes
 }
 
 // holder is a goroutine's hold on a walker. It lets go while it waits for others,

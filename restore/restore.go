@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -102,6 +103,9 @@ type run struct {
 }
 
 func (r *run) run(ctx context.Context) (err error) {
+	if err := r.exist(ctx); err != nil {
+		return err
+	}
 	r.sink, err = r.Target.Open(ctx, target.Options{
 		Users: r.Point.Users, Groups: r.Point.Groups, NumericOwner: r.NumericOwner, DryRun: r.DryRun, Report: r.lack,
 	})
@@ -134,12 +138,23 @@ func (r *run) run(ctx context.Context) (err error) {
 		return err
 	}
 	if !r.matched {
-		return ErrNoMatch
+		return fmt.Errorf("%w %s", ErrNoMatch, strings.Join(append(r.Select.Paths, r.Select.Patterns...), ", "))
 	}
 	if r.DryRun {
 		return nil
 	}
 	return r.sink.Finish(ctx)
+}
+
+// exist makes sure that the paths that are asked for are in the point, before the
+// target is touched.
+func (r *run) exist(ctx context.Context) error {
+	for _, path := range r.Select.Paths {
+		if _, err := Find(ctx, r.Reader, r.Point.Root, path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lack records what an entry had to go without.

@@ -23,9 +23,9 @@ type Overwrite string
 
 // The ways. The zero value is OverwriteIfDifferent.
 const (
-	OverwriteIfDifferent Overwrite = "if-different" // write only what differs
+	OverwriteIfDifferent Overwrite = "if-different" // write where size or time differ
 	OverwriteNever       Overwrite = "never"        // leave what is there
-	OverwriteAlways      Overwrite = "always"       // write all
+	OverwriteAlways      Overwrite = "always"       // compare the content, and write what differs
 )
 
 // RestoreRequest asks for a restore.

@@ -107,6 +107,8 @@ var (
 	// ErrFailed: the source as a whole has failed, and so does the backup. A stream
 	// whose reader fails says so.
 	ErrFailed = errors.New("source failed")
+	// ErrNothing: the source had nothing that could be read, so there is no point.
+	ErrNothing = errors.New("nothing could be backed up")
 	// ErrVanished: the entry went away between its listing and its reading. No fault.
 	ErrVanished = errors.New("entry vanished while it was being read")
 	// ErrSkipped: the entry is passed over on purpose (a socket, a file over the

@@ -58,7 +58,7 @@ goes on from there.`,
 	}
 	cmd.Flags().StringArrayVar(&req.Paths, "path", nil, "only this `path` and what is below it; may be repeated")
 	cmd.Flags().StringArrayVar(&req.Patterns, "pattern", nil, "only what matches this `glob`; may be repeated")
-	cmd.Flags().StringVar(&overwrite, "overwrite", overwrite, "`what` to do with files that are there: if-different, never, always")
+	cmd.Flags().StringVar(&overwrite, "overwrite", overwrite, "`what` to do with files that are there: if-different (by size and time), never, always (compare their content)")
 	cmd.Flags().BoolVar(&req.Delete, "delete", false, "remove what the point does not have")
 	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "say what would be done, and do nothing")
 	cmd.Flags().BoolVar(&req.NumericOwner, "numeric-owner", false, "restore user and group ids as they are, without looking up names")

@@ -165,7 +165,7 @@ func (s *session) choose() error {
 		s.picks.add(parts)
 	}
 	if !s.picks.root && s.picks.next == nil {
-		return fmt.Errorf("files: none of the %d paths can be backed up; the last, %s: %w", len(s.cfg.Paths), s.cfg.Paths[len(s.cfg.Paths)-1], last)
+		return fmt.Errorf("%w: none of the %d paths; the last, %s: %w", source.ErrNothing, len(s.cfg.Paths), s.cfg.Paths[len(s.cfg.Paths)-1], last)
 	}
 	return nil
 }

@@ -1,0 +1,6 @@
+//go:build race
+
+package sqlite_test
+
+// raced says that the race detector is at work.
+const raced = true
