@@ -125,7 +125,7 @@ func (r *run) run(ctx context.Context) (err error) {
 		defer close(fetches)
 		return r.schedule(sctx, fetches)
 	})
-	for range max(2, runtime.GOMAXPROCS(0)) { // read, open, decompress, write
+	for range runtime.GOMAXPROCS(0) + 2 { // read, open, decompress, write
 		stages.Go(func() error { return newFetcher(r).work(sctx, fetches) })
 	}
 	if err := stages.Wait(); err != nil {
