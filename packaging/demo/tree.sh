@@ -55,14 +55,21 @@ make_tree() {
 # listing DIR: a line per entry with all that find knows of it, and one more per
 # device with its number, sorted. A directory's size and link count say nothing
 # about its content, and only root can give files away, so only root compares owners.
+# Of hard links only those in DIR count: git shares files with clones elsewhere.
 listing() {
 	local owner=%U:%G
 	[ "$(id -u)" = 0 ] || owner=-
 	(
 		cd "$1" || exit
-		find . \( -type d -printf "%p %y %m $owner %T@\0" \) -o -printf "%p %y %m $owner %T@ %s %n %l\0"
+		find . \( -type d -printf "%p %y %m $owner %T@\0" \) -o -printf "%p %y %m $owner %T@ %s inode=%i %l\0"
 		find . \( -type b -o -type c \) -exec stat --printf '%n device %t:%T\0' {} +
-	) | LC_ALL=C sort -z | tr '\n\0' '?\n'
+	) | LC_ALL=C sort -z | tr '\n\0' '?\n' | LC_ALL=C awk '
+		{ line[NR] = $0; at[NR] = match($0, / inode=[0-9]+ /); len[NR] = RLENGTH }
+		at[NR] { id[NR] = substr($0, at[NR], len[NR]); names[id[NR]]++ }
+		END { for (i = 1; i <= NR; i++) {
+			if (at[i]) print substr(line[i], 1, at[i]) "names=" names[id[i]] " " substr(line[i], at[i] + len[i])
+			else print line[i]
+		} }'
 }
 
 # attributes DIR: the extended attributes of every entry, ACLs among them.
