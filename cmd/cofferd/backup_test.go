@@ -153,7 +153,7 @@ func TestMistakes(t *testing.T) {
 	h.coffer("backup").fails(control.ExitUsage)
 	h.coffer("backup", "dosc").fails(control.ExitFailed, `"dosc"`)
 	h.coffer("restore", "docs@1999-01-01", h.path("back")).fails(control.ExitFailed, "1999-01-01")
-	h.coffer("restore", "docs", h.path("back"), "--path", "/nowhere").fails(control.ExitFailed, "nothing in the point matches")
+	h.coffer("restore", "docs", h.path("back"), "--path", "/nowhere").fails(control.ExitFailed, "no such path in the point")
 	h.coffer("cat", "docs", h.path("docs/many")).fails(control.ExitFailed)
 	h.coffer("vault", "create", "local").fails(control.ExitFailed, "made already")
 	h.coffer("key", "create", "main").fails(control.ExitFailed, "kek.pem")
