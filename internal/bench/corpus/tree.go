@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -20,11 +21,6 @@ const (
 	smallest = 1 << 10
 	largest  = 96 << 10
 )
-
-// shortestRun is the least that a composed file takes from a real one at a time:
-// long enough to compress as one file does, short enough that the tree as a
-// whole compresses about 3.6 times, as large source trees do.
-const shortestRun = 5 << 10
 
 // extensions of what people write and keep in version control.
 var extensions = map[string]bool{
@@ -51,8 +47,9 @@ type file struct {
 }
 
 // Tree makes a tree of distinct source files in dir. Three in four are real
-// ones, the largest found; the others are put together from runs of lines of real
-// files of one kind, which compress like source and are equal to nothing.
+// ones, the largest found; the others are neighbouring real files put together
+// with some of their words renamed, which compress like source and are equal to
+// nothing.
 func Tree(ctx context.Context, dir string, o TreeOptions) (Stats, error) {
 	found, err := sources(ctx, o.Roots)
 	if err != nil {
@@ -75,16 +72,16 @@ func Tree(ctx context.Context, dir string, o TreeOptions) (Stats, error) {
 		st.Files++
 		st.Bytes += n
 	}
-	st.Note = fmt.Sprintf("%d real source files (%d MB), the others put together from their lines", st.Files, st.Bytes/1e6)
+	st.Note = fmt.Sprintf("%d real source files (%d MB), the others variants of them with words renamed", st.Files, st.Bytes/1e6)
 	return derive(ctx, dir, found, o, st)
 }
 
 // derive fills the tree up to the promised number of files and bytes.
 func derive(ctx context.Context, dir string, found []file, o TreeOptions, st Stats) (Stats, error) {
 	rnd := rand.New(source(o.Seed))
-	alike := make(map[string][]file) // by extension
-	for _, f := range found {
-		alike[filepath.Ext(f.path)] = append(alike[filepath.Ext(f.path)], f)
+	names, err := wordsOf(found)
+	if err != nil {
+		return st, err
 	}
 	for i := 0; st.Files < o.Files; i++ {
 		if err := ctx.Err(); err != nil {
@@ -92,16 +89,16 @@ func derive(ctx context.Context, dir string, found []file, o TreeOptions, st Sta
 		}
 		mean := max(smallest, (o.Bytes-st.Bytes)/int64(o.Files-st.Files))
 		size := mean/2 + rnd.Int64N(mean)
-		ext := filepath.Ext(found[rnd.IntN(len(found))].path)
-		b, err := compose(rnd, alike[ext], size)
+		start := rnd.IntN(len(found))
+		b, err := variant(rnd, names, found, start, size)
 		if err != nil {
 			return st, err
 		}
-		sub := filepath.Join(dir, "composed", fmt.Sprintf("p%03d", i%500))
+		sub := filepath.Join(dir, "variants", fmt.Sprintf("p%03d", i%500))
 		if err := os.MkdirAll(sub, 0o755); err != nil {
 			return st, err
 		}
-		name := fmt.Sprintf("unit%05d%s", i, ext)
+		name := fmt.Sprintf("unit%05d%s", i, filepath.Ext(found[start].path))
 		if err := os.WriteFile(filepath.Join(sub, name), b, 0o644); err != nil {
 			return st, err
 		}
@@ -111,24 +108,52 @@ func derive(ctx context.Context, dir string, found []file, o TreeOptions, st Sta
 	return st, nil
 }
 
-// compose puts about size bytes together from runs of lines of files taken at
-// random.
-func compose(rnd *rand.Rand, from []file, size int64) ([]byte, error) {
-	out := fmt.Appendf(nil, "unit %016x\n", rnd.Uint64())
-	for int64(len(out)) < size {
-		b, err := os.ReadFile(from[rnd.IntN(len(from))].path)
+// word is what a variant may rename.
+var word = regexp.MustCompile(`[A-Za-z_]{4,}`)
+
+// wordsOf returns the words of some of the files, each once, in the order in
+// which they are found.
+func wordsOf(found []file) ([]string, error) {
+	var names []string
+	seen := make(map[string]bool)
+	for i := 0; i < len(found); i += max(1, len(found)/500) {
+		b, err := os.ReadFile(found[i].path)
 		if err != nil {
 			return nil, err
 		}
-		run := min(size-int64(len(out)), int64(len(b)), shortestRun+rnd.Int64N(shortestRun))
-		start := rnd.Int64N(int64(len(b)) - run + 1)
-		if nl := bytes.IndexByte(b[start:], '\n'); nl >= 0 && start > 0 {
-			start += int64(nl) + 1
+		for _, w := range word.FindAll(b, -1) {
+			if !seen[string(w)] {
+				seen[string(w)] = true
+				names = append(names, string(w))
+			}
 		}
-		out = append(out, b[start:min(start+run, int64(len(b)))]...)
-		out = append(out, '\n')
 	}
-	return out, nil
+	return names, nil
+}
+
+// variant puts whole files from start on one after the other until there are
+// size bytes, and gives one word in three another name, the same one throughout.
+func variant(rnd *rand.Rand, names []string, found []file, start int, size int64) ([]byte, error) {
+	out := fmt.Appendf(nil, "unit %016x\n", rnd.Uint64())
+	renamed := make(map[string]string)
+	for i := start; int64(len(out)) < size; i++ {
+		b, err := os.ReadFile(found[i%len(found)].path)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, word.ReplaceAllFunc(b, func(w []byte) []byte {
+			to, ok := renamed[string(w)]
+			if !ok {
+				to = string(w)
+				if len(names) > 0 && rnd.IntN(3) == 0 {
+					to = names[rnd.IntN(len(names))]
+				}
+				renamed[string(w)] = to
+			}
+			return []byte(to)
+		})...)
+	}
+	return out[:size], nil
 }
 
 // pick takes the largest files until there are count of them or size bytes.
