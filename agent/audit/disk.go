@@ -1,0 +1,32 @@
+package audit
+
+import (
+	"io"
+	"os"
+
+	"github.com/cofferbackup/coffer/internal/durable"
+)
+
+// disk is all that a log changes in its folder.
+type disk interface {
+	// Replace writes a whole file, as durable.WriteFile does.
+	Replace(path string, data []byte) error
+	// Open opens a file to write to it.
+	Open(path string) (file, error)
+	// Seal makes a file read-only.
+	Seal(path string) error
+}
+
+// file is a file of the log. It is written at its end only.
+type file interface {
+	io.WriterAt
+	Truncate(size int64) error
+	Sync() error
+	Close() error
+}
+
+type osDisk struct{}
+
+func (osDisk) Replace(path string, data []byte) error { return durable.WriteFile(path, data) }
+func (osDisk) Open(path string) (file, error)         { return os.OpenFile(path, os.O_WRONLY, 0) }
+func (osDisk) Seal(path string) error                 { return os.Chmod(path, 0o400) }
