@@ -28,10 +28,10 @@ BUILD   := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 # As root nothing may be missing and nothing is skipped.
 ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 
-.PHONY: build demo test bench checks lint cross tools clean help
+.PHONY: build demo demo-keyvault test bench checks lint cross tools clean help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
 build: ## bin/cofferd and bin/coffer
 	@mkdir -p bin
@@ -42,6 +42,12 @@ demo: ## a tour: keys, a vault, two backups, two restores, compared
 	@.ci/need demo
 	@$(MAKE) --no-print-directory build
 	@packaging/demo/demo.sh
+
+demo-keyvault: ## a tour of a key in Key Vault, without Azure: rotate, revoke, recover
+	@.ci/need demo
+	@$(MAKE) --no-print-directory build
+	@go build -trimpath -buildvcs=false -o bin/kvserver ./internal/kvserver
+	@packaging/demo/keyvault.sh
 
 test: ## every test there is
 	@.ci/need test

@@ -3,6 +3,9 @@
 //
 // Invariants:
 //   - One agent per state folder.
+//   - What is done with keys is in the audit log before it has an effect.
+//   - Vaults whose keys were taken away refuse all work, and their secrets are
+//     zeroed; when, is decided by package custody and by nothing else.
 //   - A key or store that does not answer is an alarm in the status, never a reason
 //     not to start.
 //   - Vault ids come from the configuration or the agent's own state; without one,
@@ -24,11 +27,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/backup"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/internal/durable"
+	"github.com/cofferbackup/coffer/internal/gate"
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/restore/target"
 	"github.com/cofferbackup/coffer/store"
@@ -41,7 +47,10 @@ type Config struct {
 	Program  control.Version
 	Parts    Parts
 	Clock    func() time.Time
-	Log      *slog.Logger
+	// After is time.After, or a test's.
+	After func(time.Duration) <-chan time.Time
+	Sinks []audit.Sink // where the audit log goes besides its folder
+	Log   *slog.Logger
 }
 
 // Parts opens what a configuration names.
@@ -49,9 +58,13 @@ type Parts struct {
 	// Store opens a store; MakeStore first makes it where that can be done. A store
 	// that is an io.Closer is closed.
 	Store, MakeStore func(ctx context.Context, url string) (store.Store, error)
-	// Key opens all versions of a key; MakeKey makes one and returns its reference.
-	Key     func(ctx context.Context, name, uri string) ([]kek.Key, error)
-	MakeKey func(ctx context.Context, name, uri string, bits int) (kek.Ref, error)
+	// Key opens all versions of a key, the newest first; Escrow the public half of an
+	// escrow key. MakeKey makes a key, or a new version, and returns its reference.
+	// CheckKey goes through all that a key needs.
+	Key      func(ctx context.Context, name string, key config.Key) ([]kek.Key, error)
+	Escrow   func(ctx context.Context, name string, key config.Key) (kek.Wrapper, error)
+	MakeKey  func(ctx context.Context, name string, key config.Key, opts MakeKeyOptions) (kek.Ref, error)
+	CheckKey func(ctx context.Context, name string, key config.Key) []kek.Step
 	// Source makes an item's source; data, if not nil, is a caller's stream to read
 	// instead, to be called name.
 	Source func(item config.Item, name string, data Stream) (source.Source, error)
@@ -59,6 +72,12 @@ type Parts struct {
 	Target func(path string) (target.Target, error)
 	// Index opens the local index kept at path.
 	Index func(ctx context.Context, path string) (Index, error)
+}
+
+// MakeKeyOptions of a new key. The zero value is a plain RSA key of the usual size.
+type MakeKeyOptions struct {
+	Bits   int
+	Hybrid bool // with a post-quantum second half
 }
 
 // Stream is a caller's data.
@@ -77,12 +96,15 @@ type Agent struct {
 	started time.Time
 	jobs    *jobs
 	state   *state
+	audit   *audit.Log
+	keys    *keyring.Keyring
+	watch   *watch
 
-	opening gate                 // held while keys and vaults are opened
-	keys    map[string][]kek.Key // open keys, by name; guarded by opening
+	opening gate.Gate // held while vaults are opened
 
 	mu     sync.Mutex
 	vaults map[string]*vault // open vaults, by name
+	away   map[string]string // key that a drill does without, by vault
 }
 
 var _ control.Backend = (*Agent)(nil)
@@ -98,7 +120,7 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	server := control.NewServer(control.ServerConfig{Backend: a, Logger: cfg.Log, Role: access.Role, Version: cfg.Program.Version})
 	tasks, tctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
-	tasks.Go(func() error { a.warm(tctx); return nil })
+	tasks.Go(func() error { a.warm(tctx); a.watchKeys(tctx); return nil })
 	cfg.Log.Info("agent started", "version", cfg.Program.Version, "state", cfg.Settings.Agent.State, "vaults", len(cfg.Settings.Vaults), "items", len(cfg.Settings.Items))
 	err = tasks.Wait()
 	a.close()
@@ -127,14 +149,22 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 		st.close()
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
+	log, err := audit.Open(audit.Config{Dir: st.path("audit"), MaxSize: int64(cfg.Settings.Audit.MaxSize), Clock: cfg.Clock, Log: cfg.Log, Sinks: cfg.Sinks})
+	if err != nil {
+		st.close()
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
 	jctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	q.stop, q.halt = jctx, cancel
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	return &Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: q, state: st,
-		opening: newGate(), keys: make(map[string][]kek.Key), vaults: make(map[string]*vault)}, nil
+	a := &Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: q, state: st, audit: log, watch: newWatch(),
+		opening: gate.New(), vaults: make(map[string]*vault), away: make(map[string]string)}
+	a.keys = keyring.New(keyring.Config{Keys: cfg.Settings.Keys, Open: cfg.Parts.Key, Escrow: cfg.Parts.Escrow,
+		Memory: st, Record: log.Record, Clock: cfg.Clock, Log: cfg.Log})
+	return a, nil
 }
 
 // warm opens the vaults, so that their state is known before anybody asks.
@@ -155,12 +185,11 @@ func (a *Agent) close() {
 	for _, v := range a.vaults {
 		v.close(a.Log)
 	}
-	for name, keys := range a.keys {
-		for _, k := range keys {
-			if err := k.Close(); err != nil {
-				a.Log.Warn("key not closed", "key", name, "err", err)
-			}
-		}
+	if err := a.keys.Close(); err != nil {
+		a.Log.Warn("keys not closed", "err", err)
+	}
+	if err := a.audit.Close(); err != nil {
+		a.Log.Warn("audit log not closed", "err", err)
 	}
 	a.state.close()
 }

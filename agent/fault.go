@@ -27,6 +27,10 @@ var faults = [...]struct {
 	{kek.ErrNoKey, control.CodeKeysInaccessible, "add the key that the vault was made with to the config; its fingerprint is on the recovery sheet"},
 	{kek.ErrUnsuitable, control.CodeKeysInaccessible, "mend that, or use another RSA key of 2048 to 4096 bits: coffer key create NAME makes one"},
 	{kek.ErrWrongKey, control.CodeKeysInaccessible, "the key does not open this vault; look for the one on the recovery sheet"},
+	{catalog.ErrRolledBack, control.CodeDamaged, "somebody put older key records back, or the store was restored from a copy: find out which; then, to accept what is there, stop the agent and remove its state's floors folder"},
+	{ErrMode, control.CodeForbidden, "a customer-managed vault stays one: correct the config"},
+	{catalog.ErrErased, control.CodeNotFound, "nothing opens it any more; a new backup begins it anew: coffer backup ITEM"},
+	{crypt.ErrClosed, control.CodeKeysInaccessible, "the vault's secrets were zeroed while this ran: coffer status says why"},
 	{catalog.ErrOtherVault, control.CodeStore, "the store's address or the pinned id is wrong; compare both with the recovery sheet"},
 	{catalog.ErrNoVault, control.CodeNotFound, "check the store's address, or make the vault: coffer vault create NAME"},
 	{catalog.ErrVaultExists, control.CodeConflict, "use it by writing its id into the config, or choose an empty place"},
@@ -43,6 +47,7 @@ var faults = [...]struct {
 	{store.ErrNotExist, control.CodeDamaged, "an object is gone from the store; see what is affected: coffer verify"},
 	{target.ErrFull, control.CodeFailed, "make room in the target and restore again: what is there already is not written twice"},
 	{target.ErrReadOnly, control.CodeFailed, "choose a target that can be written to"},
+	{source.ErrFailed, control.CodeFailed, "run the command by hand, as the user that the agent runs as; nothing was kept"},
 	{source.ErrNothing, control.CodeFailed, "check the item's paths in the config, and that the agent may read them"},
 }
 

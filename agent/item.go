@@ -46,6 +46,27 @@ func (it *item) bringUp(ctx context.Context, log *slog.Logger) (catalog.Synced, 
 	return done, nil
 }
 
+// beginWriting brings the index up for a backup, and says that one is putting packs
+// until the function that it returns is called. found hears of packs of an
+// interrupted backup.
+func (it *item) beginWriting(ctx context.Context, log *slog.Logger, found func(packs int)) (end func(), err error) {
+	it.sync.Lock()
+	defer it.sync.Unlock()
+	synced, err := it.bringUp(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	it.writing = true
+	if synced.Recovered > 0 {
+		found(synced.Recovered)
+	}
+	return func() {
+		it.sync.Lock()
+		defer it.sync.Unlock()
+		it.writing = false
+	}, nil
+}
+
 // open opens an item of a vault that is there already; create makes it first.
 // The caller closes it.
 func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*catalog.Item, error)) (*item, error) {
@@ -60,10 +81,10 @@ func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*c
 	if it := v.use(name); it != nil {
 		return it, nil
 	}
-	if err := v.opening.enter(ctx); err != nil {
+	if err := v.opening.Enter(ctx); err != nil {
 		return nil, err
 	}
-	defer v.opening.leave()
+	defer v.opening.Leave()
 	if it := v.use(name); it != nil { // somebody else opened it
 		return it, nil
 	}
@@ -116,9 +137,6 @@ func (a *Agent) protected(ctx context.Context, name string) (*item, error) {
 		if !errors.Is(err, catalog.ErrNoItem) {
 			return it, err
 		}
-		if err := a.lacks(v); err != nil { // what is made now must open with every key
-			return nil, err
-		}
 		return v.vault.CreateItem(ctx, name, a.Clock())
 	})
 }
@@ -155,15 +173,6 @@ func (it *item) point(ctx context.Context, name catalog.PointName) (*catalog.Poi
 	defer it.vault.mu.Unlock()
 	it.vault.points[id] = p
 	return p, nil
-}
-
-// pick reads the point that a selector means.
-func (it *item) pick(ctx context.Context, a *Agent, selector string) (*catalog.Point, error) {
-	name, err := PickPoint(ctx, it.Item, selector, a.Clock().Location())
-	if err != nil {
-		return nil, err
-	}
-	return it.point(ctx, name)
 }
 
 // PickPoint finds the point of an item that a selector means (control.ParseSelector).

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/internal/durable"
 )
 
@@ -35,7 +36,7 @@ type jobs struct {
 	mu    sync.Mutex
 	all   map[int64]*job
 	last  int64
-	items map[string]*sync.Mutex // held while a job of the item runs
+	items map[string]*sync.Mutex // held while a job of the item, or about the vault's keys, runs
 	stop  context.Context        // of the agent: jobs end with it
 	halt  context.CancelCauseFunc
 }
@@ -128,10 +129,14 @@ func (q *jobs) start(by string, state control.Job, do work) *job {
 	j.state.ID, j.state.By, j.state.State, j.state.Queued = j.id, by, control.JobQueued, q.clock()
 	q.all[j.id] = j
 	q.forget()
-	item := q.items[state.Item]
+	subject := state.Item
+	if state.Vault != "" && state.Item == "" {
+		subject = "vault " + state.Vault // no item has a space in its name
+	}
+	item := q.items[subject]
 	if item == nil {
 		item = new(sync.Mutex)
-		q.items[state.Item] = item
+		q.items[subject] = item
 	}
 	q.save(j)
 	q.wg.Go(func() {
@@ -149,7 +154,8 @@ func (q *jobs) run(ctx context.Context, j *job, item *sync.Mutex, do work) {
 		j.update(func(s *control.Job) { s.State, s.Started = control.JobRunning, q.clock() })
 		q.save(j)
 		q.log.Info("job started", "job", j.id, "kind", j.state.Kind, "item", j.state.Item)
-		result, err = do(ctx, j)
+		asks := keyring.Purpose{Vault: j.state.Vault, Item: j.state.Item, By: j.state.By, Job: j.id}
+		result, err = do(keyring.WithPurpose(ctx, asks), j)
 		item.Unlock()
 		<-q.slots
 	}
@@ -255,6 +261,41 @@ func (q *jobs) list(filter control.JobFilter) []control.Job {
 		}
 	}
 	return out
+}
+
+// running tells whether a job that which picks has not ended.
+func (q *jobs) running(which func(control.Job) bool) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, j := range q.all {
+		if !j.over() && which(j.snapshot()) {
+			return true
+		}
+	}
+	return false
+}
+
+// end cancels the jobs that which picks, and returns when they have ended or ctx is
+// done.
+func (q *jobs) end(ctx context.Context, which func(control.Job) bool, cause error) {
+	q.mu.Lock()
+	var ending []*job
+	for _, j := range q.all {
+		if !j.over() && which(j.snapshot()) {
+			ending = append(ending, j)
+		}
+	}
+	q.mu.Unlock()
+	for _, j := range ending {
+		j.cancel(cause)
+	}
+	for _, j := range ending {
+		select {
+		case <-j.ended:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // update changes the job's state and tells its followers.

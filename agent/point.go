@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
@@ -16,18 +17,36 @@ import (
 	"github.com/cofferbackup/coffer/restore"
 )
 
-// open opens an item and one of its points. The caller closes the item.
-func (a *Agent) open(ctx context.Context, name, selector string) (*item, *catalog.Point, error) {
-	it, err := a.existing(ctx, name)
+// open opens an item and one of its points, after a look at whether all that the
+// point needs does open. to is where it would be restored to, "" if it is only read.
+// The caller closes the item.
+func (a *Agent) open(ctx context.Context, name, selector, to string) (*item, *catalog.Point, error) {
+	it, err := a.openItem(ctx, name, func(v *vault) (*catalog.Item, error) { return v.vault.Item(ctx, name) })
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := it.pick(ctx, a, selector)
+	p, err := a.pick(ctx, it, selector, to)
 	if err != nil {
 		it.close()
 		return nil, nil, err
 	}
 	return it, p, nil
+}
+
+func (a *Agent) pick(ctx context.Context, it *item, selector, to string) (*catalog.Point, error) {
+	name, err := PickPoint(ctx, it.Item, selector, a.Clock().Location())
+	if err != nil {
+		return nil, err
+	}
+	if err := a.preflight(ctx, it, name, to); err != nil {
+		return nil, err
+	}
+	it.sync.Lock()
+	defer it.sync.Unlock()
+	if _, err := it.bringUp(ctx, a.Log); err != nil {
+		return nil, err
+	}
+	return it.point(ctx, name)
 }
 
 func (a *Agent) itemNames(only string) []string {
@@ -58,7 +77,7 @@ func (a *Agent) Points(ctx context.Context, item string) ([]control.Point, error
 
 // Point implements control.Points.
 func (a *Agent) Point(ctx context.Context, item, selector string) (control.Point, error) {
-	it, p, err := a.open(ctx, item, selector)
+	it, p, err := a.open(ctx, item, selector, "")
 	if err != nil {
 		return control.Point{}, err
 	}
@@ -79,7 +98,7 @@ const maxLevels = 1 << 30
 // Entries implements control.Points.
 func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Seq2[control.Entry, error] {
 	return func(yield func(control.Entry, error) bool) {
-		it, p, err := a.open(ctx, req.Item, req.Point)
+		it, p, err := a.open(ctx, req.Item, req.Point, "")
 		if err != nil {
 			yield(control.Entry{}, err)
 			return
@@ -119,13 +138,13 @@ func entry(p *catalog.Point, path string, n *tree.Node) control.Entry {
 // Diff implements control.Points.
 func (a *Agent) Diff(ctx context.Context, req control.DiffRequest) iter.Seq2[control.DiffEntry, error] {
 	return func(yield func(control.DiffEntry, error) bool) {
-		it, from, err := a.open(ctx, req.Item, req.From)
+		it, from, err := a.open(ctx, req.Item, req.From, "")
 		if err != nil {
 			yield(control.DiffEntry{}, err)
 			return
 		}
 		defer it.close()
-		to, err := it.pick(ctx, a, req.To)
+		to, err := a.pick(ctx, it, req.To, "")
 		if err != nil {
 			yield(control.DiffEntry{}, err)
 			return
@@ -183,11 +202,16 @@ func difference(c restore.Change) control.DiffEntry {
 
 // Content implements control.Points.
 func (a *Agent) Content(ctx context.Context, req control.ContentRequest, w io.Writer) error {
-	it, p, err := a.open(ctx, req.Item, req.Point)
+	it, p, err := a.open(ctx, req.Item, req.Point, "")
 	if err != nil {
 		return err
 	}
 	defer it.close()
+	e := audit.Event{Kind: audit.RestoreStarted, Vault: it.vault.name, Item: req.Item, Point: p.Name.String(), By: control.PeerFrom(ctx).String(),
+		Fields: map[string]string{"path": req.Path, "target": "standard output"}}
+	if err := a.record(ctx, e); err != nil {
+		return err
+	}
 	return Fault(restore.Cat(ctx, it.reader, p.Root, req.Path, w))
 }
 

@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
+	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/internal/durable"
 )
@@ -17,14 +20,28 @@ import (
 //
 //	lock                          held while the agent runs
 //	vaults.json                   ids of the vaults made here: the only thing not to lose
+//	custody.json                  versions of keys that were in use, states of vaults, links
+//	floors/<vault id>.json        newest key records seen, so that older ones are noticed
+//	audit/                        what was done with keys (package audit)
 //	index/<vault id>/<item id>    local indexes, rebuilt at need
 //	jobs/<number>.json            what ran
+//
+// Without custody.json and floors the agent cannot tell that keys or records went
+// back to older ones while it was not looking; it works all the same.
 type state struct {
 	dir  string
 	lock *os.File
 
-	mu  sync.Mutex
-	ids map[string]string // vault id by name in the config
+	mu   sync.Mutex
+	ids  map[string]string // vault id by name in the config
+	kept kept
+}
+
+// kept is what custody.json holds.
+type kept struct {
+	Versions map[string][]keyring.Version `json:"versions"` // by key name, the one in use last
+	Health   map[string]custody.Health    `json:"health"`   // by vault name
+	Links    map[string][]string          `json:"links"`    // URIs of keys that open a vault, by its name
 }
 
 func openState(dir string) (*state, error) {
@@ -33,18 +50,40 @@ func openState(dir string) (*state, error) {
 		return nil, err
 	}
 	s := &state{dir: dir, lock: lock, ids: make(map[string]string)}
-	raw, err := os.ReadFile(s.idsPath())
-	if err == nil {
-		err = json.Unmarshal(raw, &s.ids)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := load(s.path("vaults.json"), &s.ids); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("read %s: %w: remove it and write the ids of the vaults into the config", s.idsPath(), err)
+		return nil, fmt.Errorf("%w: remove it and write the ids of the vaults into the config", err)
+	}
+	if err := load(s.path("custody.json"), &s.kept); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("%w: remove it; then check every key: coffer key check", err)
 	}
 	return s, nil
 }
 
-func (s *state) idsPath() string { return filepath.Join(s.dir, "vaults.json") }
+func (s *state) path(name ...string) string {
+	return filepath.Join(append([]string{s.dir}, name...)...)
+}
+
+// load reads a file of the state into v, which stays as it is if there is none.
+func load(path string, v any) error {
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(raw, v)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
+
+func save(path string, v any) error {
+	raw, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, raw)
+}
 
 // id returns the pinned id of a vault.
 func (s *state) id(name string) (crypt.VaultID, bool) {
@@ -59,16 +98,69 @@ func (s *state) pin(name string, id crypt.VaultID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ids[name] = id.String()
-	raw, err := json.MarshalIndent(s.ids, "", "  ")
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(s.idsPath(), raw)
+	return save(s.path("vaults.json"), s.ids)
+}
+
+// Used implements keyring.Memory.
+func (s *state) Used(name string) []keyring.Version {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.kept.Versions[name])
+}
+
+// Use implements keyring.Memory.
+func (s *state) Use(name string, v keyring.Version) error {
+	return s.keep(func(k *kept) {
+		if k.Versions == nil {
+			k.Versions = make(map[string][]keyring.Version)
+		}
+		k.Versions[name] = append(k.Versions[name], v)
+	})
+}
+
+// health returns what was known of a vault's keys.
+func (s *state) health(vault string) custody.Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept.Health[vault]
+}
+
+func (s *state) setHealth(vault string, h custody.Health) error {
+	return s.keep(func(k *kept) {
+		if k.Health == nil {
+			k.Health = make(map[string]custody.Health)
+		}
+		k.Health[vault] = h
+	})
+}
+
+// links returns the URIs of the keys that were linked to a vault.
+func (s *state) links(vault string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.kept.Links[vault])
+}
+
+func (s *state) setLinks(vault string, uris []string) error {
+	return s.keep(func(k *kept) {
+		if k.Links == nil {
+			k.Links = make(map[string][]string)
+		}
+		k.Links[vault] = uris
+	})
+}
+
+// keep changes custody.json.
+func (s *state) keep(change func(*kept)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.kept)
+	return save(s.path("custody.json"), s.kept)
 }
 
 // indexPath returns where the local index of an item is kept.
 func (s *state) indexPath(vault crypt.VaultID, item crypt.ItemID) string {
-	return filepath.Join(s.dir, "index", vault.String(), item.String())
+	return s.path("index", vault.String(), item.String())
 }
 
 func (s *state) close() { s.lock.Close() }

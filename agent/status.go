@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/store"
 )
 
 // Version implements control.System.
@@ -53,6 +57,90 @@ func vaultFaulty(vaults []control.Vault, name string) bool {
 		}
 	}
 	return true
+}
+
+// Vaults implements control.Vaults.
+func (a *Agent) Vaults(ctx context.Context) ([]control.Vault, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	var out []control.Vault
+	for _, name := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
+		v, err := a.describeVault(ctx, glancing, name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// Vault implements control.Vaults.
+func (a *Agent) Vault(ctx context.Context, name string) (control.Vault, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	return a.describeVault(ctx, glancing, name)
+}
+
+// describeVault describes a vault, with what can be learned of it while glancing
+// lasts.
+func (a *Agent) describeVault(ctx, glancing context.Context, name string) (control.Vault, error) {
+	cfg, ok := a.Settings.Vaults[name]
+	if !ok {
+		return control.Vault{}, notFound("vault", name, "coffer vault list")
+	}
+	out := control.Vault{Name: name, Store: cfg.Store, State: control.StateAccessible}
+	if id, err := a.pinned(name); err == nil {
+		out.ID = id.String()
+	} else if cfg.ID == "" {
+		out.State = control.StateAbsent
+	}
+	for _, key := range cfg.Keys {
+		keys, err := a.describeKey(ctx, glancing, key)
+		if err != nil {
+			return control.Vault{}, err
+		}
+		out.Keys = append(out.Keys, keys...)
+	}
+	if out.State == control.StateAbsent {
+		return out, nil
+	}
+	h := a.custody(name)
+	out.Checked, out.Since = a.watch.last(cfg.Keys), h.Since()
+	v, err := a.vault(glancing, name)
+	err = overdue(ctx, glancing, err, store.ErrUnavailable)
+	if err != nil {
+		out.Error = control.AsError(err)
+		if out.State = control.StateUnknown; out.Error.Code == control.CodeKeysInaccessible {
+			out.State = control.StateInaccessible
+		}
+		if s := h.State(); s == custody.RequiresRevalidation {
+			out.State = control.KeyState(s)
+		}
+		return out, nil
+	}
+	out.Mode, out.Created = v.vault.Mode().String(), v.vault.Created()
+	v.mu.Lock()
+	view := v.view
+	v.mu.Unlock()
+	out.Coverage = view.coverage
+	for _, c := range view.coverage {
+		if c.Owed > 0 {
+			out.Owed = append(out.Owed, c.Key)
+		}
+	}
+	for _, f := range view.findings {
+		out.Warnings = append(out.Warnings, control.Problem{Subject: f.Subject, Message: f.Says, Next: f.Next})
+	}
+	switch s := h.State(); s {
+	case custody.Accessible, custody.Unknown: // it opened just now
+		if err := v.lacks(); err != nil {
+			out.State, out.Error = control.StateDegraded, control.AsError(Fault(err))
+		}
+	default:
+		out.State = control.KeyState(s)
+		out.Error = &control.Error{Code: control.CodeKeysInaccessible, Message: h.Reason(), Next: h.Next()}
+	}
+	return out, nil
 }
 
 // CheckConfig implements control.System.

@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/backup"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/store"
 )
@@ -27,11 +30,18 @@ func (a *Agent) Backup(ctx context.Context, req control.BackupRequest) (control.
 		return control.Job{}, err
 	}
 	j := a.jobs.start(control.PeerFrom(ctx).String(), control.Job{Kind: control.KindBackup, Item: req.Item}, func(ctx context.Context, j *job) (*control.JobResult, error) {
-		it, err := a.protected(ctx, req.Item)
+		it, err := a.awaitKeys(ctx, j, func() (*item, error) { return a.protected(ctx, req.Item) })
 		if err != nil {
 			return nil, err
 		}
 		defer it.close()
+		notes, err := a.mayWrap(ctx, it.vault)
+		for _, n := range notes {
+			j.note(a.Clock(), "warning", n)
+		}
+		if err != nil {
+			return nil, err
+		}
 		return a.backup(ctx, j, it, req, level)
 	})
 	return j.snapshot(), nil
@@ -60,21 +70,13 @@ func (a *Agent) backup(ctx context.Context, j *job, it *item, req control.Backup
 			Entries:  int64(done.Files.Load() + done.Dirs.Load() + done.Others.Load()),
 			NewBytes: int64(done.New.Load()), StoredBytes: int64(done.Stored.Load()), Skipped: int64(done.Skipped.Load())}
 	})
-	it.sync.Lock()
-	synced, err := it.bringUp(ctx, a.Log)
-	it.writing = err == nil
-	it.sync.Unlock()
+	ended, err := it.beginWriting(ctx, a.Log, func(recovered int) {
+		j.note(a.Clock(), "info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", recovered))
+	})
 	if err != nil {
 		return nil, err
 	}
-	if synced.Recovered > 0 {
-		j.note(a.Clock(), "info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", synced.Recovered))
-	}
-	defer func() {
-		it.sync.Lock()
-		defer it.sync.Unlock()
-		it.writing = false
-	}()
+	defer ended()
 	p, err := backup.Run(ctx, backup.Config{
 		Item: it.Item, Packs: it.vault.store, Index: it.index, Source: src, Level: level,
 		Retention: a.retention(it.vault.name), FullRead: req.FullRead, Tags: req.Tags, Host: a.host, Agent: a.Program.Version,
@@ -86,6 +88,35 @@ func (a *Agent) backup(ctx context.Context, j *job, it *item, req control.Backup
 	j.update(func(s *control.Job) { s.Point, s.Skips = p.Name.String(), skips(p.Skipped) })
 	out := a.wirePoint(it.vault.name, p)
 	return &control.JobResult{Point: &out}, nil
+}
+
+// keyWait is how long a job waits before it asks keys again that do not answer.
+const keyWait = 15 * time.Second
+
+// awaitKeys opens what a job needs. While keys do not answer the job pauses, and
+// goes on by itself when they do; how long that may last is the vault's state's to
+// say. Keys that answer and refuse end it.
+func (a *Agent) awaitKeys(ctx context.Context, j *job, open func() (*item, error)) (*item, error) {
+	paused := false
+	for {
+		it, err := open()
+		if err == nil && paused {
+			j.note(a.Clock(), "info", "the keys answer again: going on")
+		}
+		if err == nil || !errors.Is(err, kek.ErrUnreachable) || errors.Is(err, kek.ErrDenied) || errors.Is(err, kek.ErrMissing) {
+			return it, err
+		}
+		if !paused {
+			paused = true
+			j.note(a.Clock(), "warning", fmt.Sprintf("paused until the keys answer: %v", err))
+			j.follow(func() control.Progress { return control.Progress{Phase: "waiting for keys"} })
+		}
+		select {
+		case <-a.After(keyWait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // retention is what the vault's store is asked for.
@@ -146,12 +177,17 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 	if err != nil {
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: err.Error()}
 	}
-	it, p, err := a.open(ctx, req.Item, req.Point)
+	by := control.PeerFrom(ctx).String()
+	it, p, err := a.open(keyring.WithPurpose(ctx, keyring.Purpose{Vault: a.Settings.Items[req.Item].Vault, Item: req.Item, By: by}), req.Item, req.Point, req.Target)
 	if err != nil {
 		return control.Job{}, err
 	}
 	state := control.Job{Kind: control.KindRestore, Item: req.Item, Point: p.Name.String()}
-	j := a.jobs.start(control.PeerFrom(ctx).String(), state, func(ctx context.Context, j *job) (*control.JobResult, error) {
+	j := a.jobs.start(by, state, func(ctx context.Context, j *job) (*control.JobResult, error) {
+		e := audit.Event{Kind: audit.RestoreStarted, Vault: it.vault.name, Item: req.Item, Point: p.Name.String(), By: by, Job: j.id, Fields: map[string]string{"target": req.Target}}
+		if err := a.record(ctx, e); err != nil {
+			return nil, err
+		}
 		done := new(restore.Progress)
 		total := int64(0)
 		if len(req.Paths) == 0 && len(req.Patterns) == 0 {
@@ -167,7 +203,11 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 			Delete: req.Delete, DryRun: req.DryRun, NumericOwner: req.NumericOwner, Progress: done, Log: a.Log,
 		})
 		j.update(func(s *control.Job) { s.Skips = skips(result.Skipped) })
+		e.Kind, e.Outcome = audit.RestoreDone, "done"
 		if err != nil {
+			e.Outcome, e.Says = "failed", err.Error()
+		}
+		if err := errors.Join(err, a.record(ctx, e)); err != nil {
 			return nil, Fault(err)
 		}
 		out := control.RestoreResult{Target: req.Target, DryRun: req.DryRun,
@@ -266,7 +306,7 @@ func (a *Agent) verifyItem(ctx context.Context, name string, req control.VerifyR
 	defer it.close()
 	cfg := restore.VerifyConfig{Item: it.Item, Objects: it.vault.store, Reader: it.reader, Structure: req.Level == control.VerifyStructure, Progress: done}
 	if req.Point != "" {
-		p, err := it.pick(ctx, a, req.Point)
+		p, err := a.pick(ctx, it, req.Point, "")
 		if err != nil {
 			return nil, err
 		}

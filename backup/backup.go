@@ -42,6 +42,8 @@ import (
 type Index interface {
 	catalog.Local
 	catalog.Lookup
+	// HasPack tells whether the pack is known.
+	HasPack(ctx context.Context, id pack.ID) (bool, error)
 	// Unsourced returns the packs that were found after an interrupted backup and
 	// that no index object names yet.
 	Unsourced(ctx context.Context) ([]pack.Contents, error)
@@ -140,15 +142,12 @@ func (r *run) findParent(ctx context.Context) (*catalog.Point, error) {
 	if p.Kind != r.Source.Kind() {
 		return nil, nil
 	}
-	known := make(map[pack.ID]struct{})
-	for id, err := range r.Index.Packs(ctx) {
+	for _, id := range p.Packs {
+		known, err := r.Index.HasPack(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		known[id] = struct{}{}
-	}
-	for _, id := range p.Packs {
-		if _, ok := known[id]; !ok {
+		if !known {
 			r.Log.Warn("last point needs a pack that is gone, so everything is read again", "item", r.Item.Name(), "pack", id)
 			return nil, nil
 		}
@@ -165,7 +164,9 @@ func (r *run) run(ctx context.Context) (*catalog.Point, error) {
 	defer session.Close()
 
 	stages, sctx := errgroup.WithContext(ctx)
-	r.start(sctx, stages) // workers and uploads: known? -> frame -> compress -> seal -> pack -> store
+	if err := r.start(sctx, stages); err != nil { // workers and uploads: known? -> frame -> compress -> seal -> pack -> store
+		return nil, err
+	}
 
 	var root []chunk.ID
 	stages.Go(func() error { // source -> chunk
@@ -194,14 +195,18 @@ func (r *run) run(ctx context.Context) (*catalog.Point, error) {
 const minWalkers = 4
 
 // start makes the pools and starts the workers and uploads.
-func (r *run) start(ctx context.Context, stages *errgroup.Group) {
+func (r *run) start(ctx context.Context, stages *errgroup.Group) error {
 	cpus := runtime.GOMAXPROCS(0)
 	r.claims = newClaims()
 	r.packer = newPacker(r)
 	r.work = make(chan task)
 	r.walkers = make(chan *walker, max(minWalkers, cpus))
 	for range cap(r.walkers) {
-		r.walkers <- &walker{run: r, namer: r.secret.Namer()}
+		namer, err := r.secret.Namer()
+		if err != nil {
+			return err
+		}
+		r.walkers <- &walker{run: r, namer: namer}
 	}
 	r.pools = newPools(cpus, cap(r.walkers))
 	var sealing sync.WaitGroup
@@ -209,7 +214,11 @@ func (r *run) start(ctx context.Context, stages *errgroup.Group) {
 		sealing.Add(1)
 		stages.Go(func() error {
 			defer sealing.Done()
-			return newWorker(r).work(ctx)
+			w, err := newWorker(r)
+			if err != nil {
+				return err
+			}
+			return w.work(ctx)
 		})
 	}
 	stages.Go(func() error {
@@ -219,6 +228,7 @@ func (r *run) start(ctx context.Context, stages *errgroup.Group) {
 	for range r.Uploads {
 		stages.Go(func() error { return r.packer.upload(ctx) })
 	}
+	return nil
 }
 
 // commit writes the point.

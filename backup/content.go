@@ -249,11 +249,16 @@ func (z *zeroReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// keep puts b before what is still in rest.
+// keep puts b before what is still in rest, which is the end of mem or empty.
 func (z *zeroReader) keep(b []byte) {
-	merged := make([]byte, 0, len(b)+len(z.rest))
-	merged = append(append(merged, b...), z.rest...)
-	z.mem = append(z.mem[:0], merged...)
+	n := len(b) + len(z.rest)
+	mem := z.mem
+	if cap(mem) < n {
+		mem = make([]byte, n)
+	}
+	copy(mem[len(b):n], z.rest) // they may overlap
+	copy(mem[:n], b)
+	z.mem = mem[:n]
 	z.rest = z.mem
 }
 

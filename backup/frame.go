@@ -169,12 +169,16 @@ type worker struct {
 	raw          []byte
 }
 
-func newWorker(r *run) *worker {
-	w := &worker{run: r, namer: r.secret.Namer(), compressor: chunk.NewCompressor(r.Level)}
+func newWorker(r *run) (*worker, error) {
+	namer, err := r.secret.Namer()
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{run: r, namer: namer, compressor: chunk.NewCompressor(r.Level)}
 	if r.Level != chunk.Fastest {
 		w.decompressor = chunk.NewDecompressor()
 	}
-	return w
+	return w, nil
 }
 
 func (w *worker) work(ctx context.Context) error {

@@ -36,7 +36,7 @@ func TestItems(t *testing.T) {
 		item(t, v, name).Close()
 	}
 	slices.Sort(want)
-	v, err = catalog.Open(t.Context(), st, v.ID(), kek.NewRing(k))
+	v, err = catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 	check(t, err)
 	before := k.unwraps.Load()
 	items, err := v.Items(t.Context())
@@ -78,7 +78,7 @@ func TestCreateItemRace(t *testing.T) {
 	var wg sync.WaitGroup
 	commitments := make([][]byte, 8)
 	for i := range commitments {
-		v, err := catalog.Open(t.Context(), st, first.ID(), kek.NewRing(k))
+		v, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: first.ID(), Ring: kek.NewRing(k)})
 		check(t, err)
 		wg.Go(func() {
 			it, err := v.CreateItem(t.Context(), "etc", now)
@@ -110,7 +110,7 @@ func TestCreateItemSurvivesCrashes(t *testing.T) {
 	for _, how := range []storetest.Outcome{storetest.NotApplied, storetest.Applied} {
 		st := newStore()
 		v := vault(t, st, k)
-		dying, err := catalog.Open(t.Context(), storetest.NewCrash(1, how).Store(st), v.ID(), kek.NewRing(k))
+		dying, err := catalog.Open(t.Context(), storetest.NewCrash(1, how).Store(st), catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 		check(t, err)
 		if _, err := dying.CreateItem(t.Context(), "etc", now); !errors.Is(err, storetest.ErrCrashed) {
 			t.Errorf("%v: %v", how, err)
@@ -143,7 +143,7 @@ func TestItemRecordElsewhere(t *testing.T) {
 			st := good.Clone()
 			check(t, st.Delete(t.Context(), place))
 			put(t, st, place, of)
-			v, err := catalog.Open(t.Context(), st, v.ID(), kek.NewRing(k))
+			v, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 			check(t, err)
 			_, err = v.Item(t.Context(), "vm1")
 			is(t, "at "+name, err, crypt.ErrDamaged)
@@ -306,7 +306,7 @@ func TestSync(t *testing.T) {
 		}
 		return storetest.Fault{}
 	})
-	v, err := catalog.Open(t.Context(), faulty, vaultID(t, st), kek.NewRing(k))
+	v, err := catalog.Open(t.Context(), faulty, catalog.OpenOptions{ID: vaultID(t, st), Ring: kek.NewRing(k)})
 	check(t, err)
 	far, err := v.Item(t.Context(), "etc")
 	check(t, err)

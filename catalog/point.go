@@ -116,8 +116,16 @@ func (it *Item) Points(ctx context.Context) ([]PointName, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list points of %s: %w", it.name, err)
 		}
-		if name, _, _, err := ParsePointName(string(info.Key[len(prefix):])); err == nil {
-			names = append(names, name) // what else lies there is no point; Strays tells of it
+		name, _, _, err := ParsePointName(string(info.Key[len(prefix):]))
+		if err != nil {
+			continue // what else lies there is no point; Strays tells of it
+		}
+		dead, err := it.isDead(ctx, info.Key)
+		if err != nil {
+			return nil, fmt.Errorf("list points of %s: %w", it.name, err)
+		}
+		if !dead {
+			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
@@ -209,7 +217,16 @@ func (it *Item) ids(ctx context.Context, prefix store.Key) iter.Seq2[pack.ID, er
 				yield(pack.ID{}, fmt.Errorf("list %s: %w", prefix, err))
 				return
 			}
-			if id, err := pack.ParseID(info.Key.Base()); err == nil && !yield(id, nil) {
+			id, err := pack.ParseID(info.Key.Base())
+			if err != nil {
+				continue
+			}
+			dead, err := it.isDead(ctx, info.Key)
+			if err != nil {
+				yield(pack.ID{}, fmt.Errorf("list %s: %w", prefix, err))
+				return
+			}
+			if !dead && !yield(id, nil) {
 				return
 			}
 		}
@@ -276,6 +293,9 @@ func (it *Item) readObject(ctx context.Context, key store.Key, kind crypt.Kind, 
 	h, err := crypt.ParseHeader(raw)
 	if err != nil {
 		return nil, err
+	}
+	if h.Generation <= it.tombstone {
+		return nil, fmt.Errorf("%s was erased: %w", key, store.ErrNotExist)
 	}
 	s, err := it.Secret(ctx, h.Generation)
 	if err != nil {

@@ -90,13 +90,17 @@ func (r *Reader) Cut(ctx context.Context, raw []byte, loc pack.Location, id chun
 		return nil, fmt.Errorf("chunk %s is outside its frame: %w", id, crypt.ErrDamaged)
 	}
 	data := raw[loc.Offset : loc.Offset+loc.Length]
+	secret, err := r.item.Secret(ctx, loc.Generation) // also of a frame that was read before it was closed
+	if err != nil {
+		return nil, err
+	}
 	namer, ok := r.namers.Get().(*namerOf)
 	if !ok || namer.generation != loc.Generation {
-		secret, err := r.item.Secret(ctx, loc.Generation)
+		fresh, err := secret.Namer()
 		if err != nil {
 			return nil, err
 		}
-		namer = &namerOf{secret.Namer(), loc.Generation}
+		namer = &namerOf{fresh, loc.Generation}
 	}
 	defer r.namers.Put(namer)
 	if namer.ID(data) != id {

@@ -42,8 +42,11 @@ func sealRecord(vk *crypt.VaultKey, magic string, key store.Key, body any) ([]by
 	}
 	out := append([]byte(magic), 0, 0, 0, 0)
 	binary.BigEndian.PutUint32(out[8:], uint32(len(b)))
-	out = append(out, b...)
-	out = append(out, vk.MAC(string(key), b)...)
+	mac, err := vk.MAC(string(key), b)
+	if err != nil {
+		return nil, err
+	}
+	out = append(append(out, b...), mac...)
 	return binary.BigEndian.AppendUint32(out, crc32.Checksum(out, castagnoli)), nil
 }
 

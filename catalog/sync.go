@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
 )
@@ -42,12 +43,14 @@ type Synced struct {
 	Indexes   int         // index objects read
 	Recovered int         // packs found without an index
 	Damaged   []store.Key // indexes, and packs without an index, that do not open
+	Unopened  int         // those of generations that no key opens now: the index lacks them
 }
 
 // Sync brings the local index up to the vault. If index objects that it was made
 // of are gone, it is made anew. If it is new, or a backup was interrupted, all
-// packs are listed, and those that no index object names are found again. Nobody
-// may put packs of the item meanwhile.
+// packs are listed, and those that no index object names are found again. What is of
+// a generation that no key opens now is passed over, and tried again the next time.
+// Nobody may put packs of the item meanwhile.
 func (it *Item) Sync(ctx context.Context, local Local) (Synced, error) {
 	done, err := it.sync(ctx, local)
 	if err != nil {
@@ -84,9 +87,13 @@ func (it *Item) sync(ctx context.Context, local Local) (done Synced, err error) 
 		}
 		return it.sync(ctx, local)
 	}
+	locked := make(lockedGenerations)
 	for _, name := range missing {
-		contents, err := it.Index(ctx, name)
+		contents, err := openUnless(ctx, it, locked, it.IndexKey(name), func() ([]pack.Contents, error) { return it.Index(ctx, name) })
 		switch {
+		case isUnopened(err):
+			done.Unopened++
+			continue
 		case errors.Is(err, crypt.ErrDamaged): // its packs say the same of themselves
 			unclean = true
 			done.Damaged = append(done.Damaged, it.IndexKey(name))
@@ -99,7 +106,7 @@ func (it *Item) sync(ctx context.Context, local Local) (done Synced, err error) 
 		done.Indexes++
 	}
 	if unclean || len(known) == 0 {
-		if err := it.syncPacks(ctx, local, &done); err != nil {
+		if err := it.syncPacks(ctx, local, locked, &done); err != nil {
 			return done, err
 		}
 	}
@@ -108,7 +115,7 @@ func (it *Item) sync(ctx context.Context, local Local) (done Synced, err error) 
 
 // syncPacks compares the packs that are there with those that are known: takes in
 // what an interrupted backup left, and forgets what is gone.
-func (it *Item) syncPacks(ctx context.Context, local Local, done *Synced) error {
+func (it *Item) syncPacks(ctx context.Context, local Local, locked lockedGenerations, done *Synced) error {
 	gone := make(map[pack.ID]struct{})
 	for id, err := range local.Packs(ctx) {
 		if err != nil {
@@ -125,8 +132,11 @@ func (it *Item) syncPacks(ctx context.Context, local Local, done *Synced) error 
 			delete(gone, id)
 			continue
 		}
-		contents, err := reader.Contents(ctx, id)
+		contents, err := openUnless(ctx, it, locked, pack.Key(it.id, id), func() (pack.Contents, error) { return reader.Contents(ctx, id) })
 		switch {
+		case isUnopened(err):
+			done.Unopened++
+			continue
 		case errors.Is(err, crypt.ErrDamaged), errors.Is(err, store.ErrNotExist):
 			done.Damaged = append(done.Damaged, pack.Key(it.id, id))
 			continue
@@ -146,4 +156,33 @@ func (it *Item) syncPacks(ctx context.Context, local Local, done *Synced) error 
 		ids = append(ids, id)
 	}
 	return local.Forget(ctx, ids)
+}
+
+// lockedGenerations are those that no key opens now, and why. Each costs one try.
+type lockedGenerations map[uint32]error
+
+// isUnopened tells whether err says that no key opens a secret.
+func isUnopened(err error) bool {
+	var unopened *kek.UnwrapError
+	return errors.As(err, &unopened)
+}
+
+// openUnless opens an object of the item, unless it is of a generation that did not
+// open before.
+func openUnless[T any](ctx context.Context, it *Item, locked lockedGenerations, key store.Key, open func() (T, error)) (T, error) {
+	if len(locked) > 0 {
+		if g, err := it.generationOf(ctx, key); err == nil && locked[g] != nil {
+			var none T
+			return none, locked[g]
+		}
+	}
+	out, err := open()
+	if isUnopened(err) {
+		g, gerr := it.generationOf(ctx, key)
+		if gerr != nil {
+			return out, gerr
+		}
+		locked[g] = err
+	}
+	return out, err
 }

@@ -11,6 +11,9 @@
 //   - Objects are written once. A later state is a further object.
 //   - Nothing that is not authenticated is acted on: a vault opens only under the
 //     id that the caller pins, and records only with their MAC.
+//   - Of key records the newest counts, and nothing older in its place (open.go,
+//     floors.go). A secret is wrapped anew by a record of the next epoch (rewrap.go),
+//     and an item ends with a tombstone (erase.go).
 //   - Packs are written before the index that names them, and that before the
 //     point that needs them. A crash between leaves packs that Sync finds again.
 //
@@ -18,12 +21,13 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -42,6 +46,8 @@ var (
 	ErrVaultExists = errors.New("store holds a vault already")
 	// ErrNoItem: the vault has no item of that name.
 	ErrNoItem = errors.New("no such item in the vault")
+	// ErrErased: the item was erased, with all that it had. It is ErrNoItem too.
+	ErrErased = errors.New("item was erased")
 	// ErrNoPoint: the item has no such point.
 	ErrNoPoint = errors.New("no such point")
 )
@@ -84,69 +90,40 @@ type descriptor struct {
 	Created int64         `cbor:"3,keyasint"` // unix seconds
 }
 
-// keyRecord is the body of a key record, of the vault or of an item.
-type keyRecord struct {
-	Vault      crypt.VaultID `cbor:"1,keyasint"`
-	Item       []byte        `cbor:"2,keyasint,omitempty"` // item id; none for the vault key
-	Generation uint32        `cbor:"3,keyasint"`
-	Epoch      uint32        `cbor:"4,keyasint"`
-	Created    int64         `cbor:"5,keyasint"` // unix seconds
-	Mode       Mode          `cbor:"6,keyasint,omitempty"`
-	Name       []byte        `cbor:"7,keyasint,omitempty"` // item: its name, sealed
-	Commitment []byte        `cbor:"8,keyasint,omitempty"` // item: to the secret
-	Wrappings  []wrapping    `cbor:"9,keyasint"`
-}
-
-type wrapping struct {
-	_           struct{} `cbor:",toarray"`
-	Provider    string
-	URI         string
-	Version     string
-	Fingerprint kek.Fingerprint
-	Algorithm   kek.Algorithm
-	Ciphertext  []byte
-}
-
-func (r *keyRecord) wrapped() []kek.Wrapped {
-	out := make([]kek.Wrapped, len(r.Wrappings))
-	for i, w := range r.Wrappings {
-		out[i] = kek.Wrapped{Provider: kek.Provider(w.Provider), URI: w.URI, Version: w.Version,
-			Fingerprint: w.Fingerprint, Algorithm: w.Algorithm, Ciphertext: w.Ciphertext}
-	}
-	return out
-}
-
-func wrappings(in []kek.Wrapped) []wrapping {
-	out := make([]wrapping, len(in))
-	for i, w := range in {
-		out[i] = wrapping{Provider: validText(string(w.Provider)), URI: validText(w.URI), Version: validText(w.Version),
-			Fingerprint: w.Fingerprint, Algorithm: w.Algorithm, Ciphertext: w.Ciphertext}
-	}
-	return out
-}
-
-func keyRecordKey(of string, generation, epoch uint32) store.Key {
-	return store.Key(fmt.Sprintf("keys/%s/%08d-%08d", of, generation, epoch))
-}
-
-// Vault is an open vault. It is safe for concurrent use until Close.
+// Vault is an open vault. It is safe for concurrent use, Close included.
 type Vault struct {
 	objects Objects
 	id      crypt.VaultID
 	key     *crypt.VaultKey
-	mode    Mode
 	created time.Time
 	opened  kek.Ref
+	floors  Floors
 
-	ringMu sync.Mutex
-	ring   *kek.Ring
+	mu      sync.Mutex
+	ring    *kek.Ring
+	mode    Mode
+	epoch   uint32                             // of the vault key's current record
+	secrets map[secretID]map[*crypt.Secret]era // that items hold open
+	idle    map[secretID]*crypt.Secret         // that items held open in this era: the next need ask no key
+	era     era
+	closed  bool
+}
+
+// era counts how often the vault was told to forget what is open.
+type era int
+
+// secretID names the secret of an item.
+type secretID struct {
+	item       crypt.ItemID
+	generation uint32
 }
 
 // CreateOptions of a vault.
 type CreateOptions struct {
-	Mode Mode
-	Ring *kek.Ring // its keys wrap the vault key; at least one
-	Now  time.Time
+	Mode   Mode
+	Ring   *kek.Ring // its keys wrap the vault key; at least one
+	Now    time.Time
+	Floors Floors // nil: none
 }
 
 // Create makes a vault in an empty store. The descriptor is written last and is
@@ -158,25 +135,25 @@ func Create(ctx context.Context, objects Objects, opts CreateOptions) (*Vault, e
 		return nil, fmt.Errorf("create vault: %w", err)
 	}
 	key := crypt.NewVaultKey()
-	wrapped, err := key.Wrap(opts.Ring.Wrappers())
+	v := newVault(objects, key, opts.Ring, opts.Floors)
+	v.mode, v.created = opts.Mode, opts.Now.UTC().Truncate(time.Second)
+	wrapped, err := wrapUnder(opts.Mode, opts.Ring.Wrappers(), key)
 	if err != nil {
+		v.Close()
 		return nil, fmt.Errorf("create vault: %w", err)
 	}
-	if len(wrapped) == 0 {
-		return nil, fmt.Errorf("create vault: %w", kek.ErrNoKey)
-	}
-	v := &Vault{objects: objects, id: key.ID(), key: key, ring: opts.Ring, mode: opts.Mode, created: opts.Now.UTC().Truncate(time.Second)}
-	body := keyRecord{Vault: v.id, Generation: 1, Epoch: 1, Created: opts.Now.Unix(), Mode: opts.Mode, Wrappings: wrappings(wrapped)}
+	body := keyRecord{Vault: v.id, Generation: vaultGeneration, Epoch: 1, Created: opts.Now.Unix(), Mode: opts.Mode, Wrappings: wrappings(wrapped)}
 	for {
-		err = v.putRecord(ctx, keyRecordMagic, keyRecordKey("vault", body.Generation, body.Epoch), body)
+		_, err = v.putKeyRecord(ctx, body)
 		if !errors.Is(err, store.ErrExist) {
 			break
 		}
 		body.Epoch++ // left by a creation that did not reach its commit
 	}
+	v.epoch = body.Epoch
 	if err == nil {
 		// A crash here leaves a key record without a descriptor: no vault yet.
-		err = v.putRecord(ctx, descriptorMagic, descriptorKey, descriptor{Vault: v.id, Suite: suite, Created: body.Created})
+		err = v.putDescriptor(ctx, descriptor{Vault: v.id, Suite: suite, Created: body.Created})
 	}
 	if errors.Is(err, store.ErrExist) {
 		err = ErrVaultExists
@@ -188,104 +165,34 @@ func Create(ctx context.Context, objects Objects, opts CreateOptions) (*Vault, e
 	return v, nil
 }
 
-func (v *Vault) putRecord(ctx context.Context, magic string, key store.Key, body any) error {
-	b, err := sealRecord(v.key, magic, key, body)
+func newVault(objects Objects, key *crypt.VaultKey, ring *kek.Ring, floors Floors) *Vault {
+	if floors == nil {
+		floors = noFloors{}
+	}
+	return &Vault{objects: objects, id: key.ID(), key: key, ring: ring, floors: floors,
+		secrets: make(map[secretID]map[*crypt.Secret]era), idle: make(map[secretID]*crypt.Secret)}
+}
+
+func (v *Vault) putDescriptor(ctx context.Context, d descriptor) error {
+	b, err := sealRecord(v.key, descriptorMagic, descriptorKey, d)
 	if err != nil {
 		return err
 	}
-	return v.objects.Put(ctx, key, store.Body{b}, store.PutOptions{})
-}
-
-// Open opens the vault called id. It asks the ring's keys to unwrap the vault key,
-// and believes nothing that the id does not vouch for.
-func Open(ctx context.Context, objects Objects, id crypt.VaultID, ring *kek.Ring) (*Vault, error) {
-	wrap := func(err error) (*Vault, error) { return nil, fmt.Errorf("open vault %s: %w", id, err) }
-	raw, err := store.ReadAll(ctx, objects, descriptorKey, maxRecord)
-	if errors.Is(err, store.ErrNotExist) {
-		err = ErrNoVault
-	}
-	if err != nil {
-		return wrap(err)
-	}
-	var d descriptor
-	drec, err := parseRecord(descriptorMagic, descriptorKey, raw, &d)
-	if err != nil {
-		return wrap(err)
-	}
-	if d.Vault != id {
-		return wrap(fmt.Errorf("its id is %s: %w", d.Vault, ErrOtherVault))
-	}
-	records, err := listKeyRecords(ctx, objects, "keys/vault/")
-	if err != nil {
-		return wrap(err)
-	}
-	var failures []error
-	for _, key := range slices.Backward(records) { // newest first
-		v, err := openWith(ctx, objects, key, id, ring)
-		if errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil {
-			return wrap(err) // it may be the one that counts
-		}
-		if err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		if err := drec.verify(v.key); err != nil {
-			v.Close()
-			return wrap(err)
-		}
-		v.created = time.Unix(d.Created, 0).UTC()
-		return v, nil
-	}
-	if len(failures) == 0 {
-		return wrap(fmt.Errorf("it has no key record: %w", crypt.ErrDamaged))
-	}
-	return wrap(errors.Join(failures...))
-}
-
-// openWith opens the vault with one of its key records.
-func openWith(ctx context.Context, objects Objects, key store.Key, id crypt.VaultID, ring *kek.Ring) (*Vault, error) {
-	raw, err := store.ReadAll(ctx, objects, key, maxRecord)
-	if err != nil {
-		return nil, err
-	}
-	var body keyRecord
-	rec, err := parseRecord(keyRecordMagic, key, raw, &body)
-	if err != nil {
-		return nil, err
-	}
-	if body.Vault != id || len(body.Item) != 0 {
-		return nil, fmt.Errorf("read %s: it is the record of vault %s: %w", key, body.Vault, ErrOtherVault)
-	}
-	vk, ref, err := crypt.OpenVaultKey(ctx, ring, body.wrapped(), id)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	if err := rec.verify(vk); err != nil {
-		vk.Close()
-		return nil, err
-	}
-	return &Vault{objects: objects, id: id, key: vk, ring: ring, mode: body.Mode, opened: ref}, nil
-}
-
-// listKeyRecords returns the keys of key records under prefix in ascending order:
-// by owner, then generation, then epoch.
-func listKeyRecords(ctx context.Context, l store.Lister, prefix store.Key) ([]store.Key, error) {
-	var keys []store.Key
-	for info, err := range l.List(ctx, prefix) {
-		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", prefix, err)
-		}
-		keys = append(keys, info.Key)
-	}
-	slices.Sort(keys)
-	return keys, nil
+	return v.objects.Put(ctx, descriptorKey, store.Body{b}, store.PutOptions{})
 }
 
 // ID returns the vault's id.
 func (v *Vault) ID() crypt.VaultID { return v.id }
 
+// ItemID returns the id of the item of that name, whether there is one or not.
+func (v *Vault) ItemID(name string) (crypt.ItemID, error) { return v.key.ItemID(name) }
+
 // Mode returns who holds the keys.
-func (v *Vault) Mode() Mode { return v.mode }
+func (v *Vault) Mode() Mode {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mode
+}
 
 // Created returns when the vault was made, by the clock of the agent that made it.
 func (v *Vault) Created() time.Time { return v.created }
@@ -293,19 +200,134 @@ func (v *Vault) Created() time.Time { return v.created }
 // OpenedWith returns the key that opened the vault; zero if it was just made.
 func (v *Vault) OpenedWith() kek.Ref { return v.opened }
 
-// Close zeroes the vault key.
-func (v *Vault) Close() { v.key.Close() }
+// Close zeroes the vault key and the secrets of all its items, for ever: whatever
+// the vault, an item, or a pack that is being made is asked for from then on is
+// crypt.ErrClosed. It may come at any time and more than once; it waits for
+// operations on memory and not for the store or a key provider.
+func (v *Vault) Close() {
+	v.mu.Lock()
+	v.closed = true
+	open, idle := v.secrets, v.idle
+	v.secrets, v.idle = nil, nil
+	v.mu.Unlock()
+	v.key.Close()
+	for _, secrets := range open {
+		for s := range secrets {
+			s.Close()
+		}
+	}
+	for _, s := range idle {
+		s.Close()
+	}
+}
+
+// Forget has every secret unwrapped anew when it is next asked for. Who uses one now
+// goes on with it.
+func (v *Vault) Forget() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.era++
+	for id, s := range v.idle {
+		s.Close()
+		delete(v.idle, id)
+	}
+}
+
+// currentEra returns the era. crypt.ErrClosed if the vault is closed.
+func (v *Vault) currentEra() (era, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return 0, crypt.ErrClosed
+	}
+	return v.era, nil
+}
+
+// keep notes a secret that an item holds open since that era. If the vault is closed, the secret
+// is closed too: crypt.ErrClosed.
+func (v *Vault) keep(id secretID, s *crypt.Secret, since era) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		s.Close()
+		return crypt.ErrClosed
+	}
+	if v.secrets[id] == nil {
+		v.secrets[id] = make(map[*crypt.Secret]era)
+	}
+	v.secrets[id][s] = since
+	return nil
+}
+
+// drop closes a secret that was kept. Of the last one of its kind a copy stays open,
+// so that the item opens while its keys are away.
+func (v *Vault) drop(id secretID, s *crypt.Secret) {
+	v.mu.Lock()
+	since := v.secrets[id][s]
+	delete(v.secrets[id], s)
+	if len(v.secrets[id]) == 0 {
+		delete(v.secrets, id)
+	}
+	if !v.closed && since == v.era && v.idle[id] == nil {
+		if c, err := s.Copy(); err == nil {
+			v.idle[id] = c
+		}
+	}
+	v.mu.Unlock()
+	s.Close()
+}
+
+// forget closes the secrets of an item, of which some may still be in use.
+func (v *Vault) forget(id crypt.ItemID) {
+	v.mu.Lock()
+	var open []*crypt.Secret
+	for sid, secrets := range v.secrets {
+		if sid.item == id {
+			open = slices.AppendSeq(open, maps.Keys(secrets))
+		}
+	}
+	for sid, s := range v.idle {
+		if sid.item == id {
+			open = append(open, s)
+			delete(v.idle, sid)
+		}
+	}
+	v.mu.Unlock()
+	for _, s := range open {
+		s.Close()
+	}
+}
+
+// copyOf returns a copy of a secret with that commitment which is open, or nil.
+func (v *Vault) copyOf(id secretID, commitment []byte) *crypt.Secret {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.idle[id]; s != nil && bytes.Equal(s.Commitment(), commitment) {
+		if s, err := s.Copy(); err == nil {
+			return s
+		}
+	}
+	for s, since := range v.secrets[id] {
+		if since != v.era || !bytes.Equal(s.Commitment(), commitment) {
+			continue
+		}
+		if s, err := s.Copy(); err == nil {
+			return s
+		}
+	}
+	return nil
+}
 
 // UseRing gives the vault other keys, for what is opened and wrapped from now on.
 func (v *Vault) UseRing(ring *kek.Ring) {
-	v.ringMu.Lock()
-	defer v.ringMu.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.ring = ring
 }
 
 func (v *Vault) keys() *kek.Ring {
-	v.ringMu.Lock()
-	defer v.ringMu.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	return v.ring
 }
 
@@ -315,17 +337,20 @@ func (v *Vault) keys() *kek.Ring {
 // that did not reach its commit are of no vault, and passed over.
 func (v *Vault) CheckRecords(ctx context.Context) iter.Seq2[store.Key, error] {
 	return func(yield func(store.Key, error) bool) {
-		keys, err := listKeyRecords(ctx, v.objects, "keys/")
-		if err != nil {
-			yield("", err)
-			return
+		keys := []store.Key{descriptorKey}
+		for info, err := range v.objects.List(ctx, "keys/") {
+			if err != nil {
+				yield("", fmt.Errorf("list keys/: %w", err))
+				return
+			}
+			keys = append(keys, info.Key)
 		}
-		for _, key := range append(keys, descriptorKey) {
+		for _, key := range keys {
 			err := v.checkRecord(ctx, key)
 			if errors.Is(err, ErrOtherVault) {
 				continue
 			}
-			if errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil {
+			if err != nil && final(ctx, err) {
 				yield("", err)
 				return
 			}
@@ -337,11 +362,11 @@ func (v *Vault) CheckRecords(ctx context.Context) iter.Seq2[store.Key, error] {
 }
 
 func (v *Vault) checkRecord(ctx context.Context, key store.Key) error {
-	raw, err := store.ReadAll(ctx, v.objects, key, maxRecord)
-	if err != nil {
-		return err
-	}
 	if key == descriptorKey {
+		raw, err := store.ReadAll(ctx, v.objects, key, maxRecord)
+		if err != nil {
+			return err
+		}
 		var body descriptor
 		rec, err := parseRecord(descriptorMagic, key, raw, &body)
 		if err != nil {
@@ -349,13 +374,10 @@ func (v *Vault) checkRecord(ctx context.Context, key store.Key) error {
 		}
 		return rec.verify(v.key)
 	}
-	var body keyRecord
-	rec, err := parseRecord(keyRecordMagic, key, raw, &body)
-	if err != nil {
-		return err
+	n, ok := parseRecordName(key)
+	if !ok {
+		return fmt.Errorf("read %s: it is not the name of a key record: %w", key, crypt.ErrDamaged)
 	}
-	if body.Vault != v.id && strings.HasPrefix(string(key), "keys/vault/") {
-		return fmt.Errorf("read %s: it is the record of vault %s: %w", key, body.Vault, ErrOtherVault)
-	}
-	return rec.verify(v.key)
+	_, err := v.readRecord(ctx, n)
+	return err
 }

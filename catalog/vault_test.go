@@ -50,7 +50,7 @@ func TestCreateSurvivesEveryCrash(t *testing.T) {
 				if v != nil && v.ID() != d.Vault {
 					t.Errorf("write %d %v: the descriptor is of another vault", n, how)
 				}
-				opened, err := catalog.Open(t.Context(), st, d.Vault, ring)
+				opened, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: d.Vault, Ring: ring})
 				check(t, err)
 				item(t, opened, "etc").Close()
 				for key, err := range opened.CheckRecords(t.Context()) {
@@ -70,31 +70,31 @@ func TestOpen(t *testing.T) {
 	v, err := catalog.Create(t.Context(), st, catalog.CreateOptions{Mode: catalog.CustomerManaged, Ring: kek.NewRing(main, escrow), Now: now})
 	check(t, err)
 	for _, k := range []key{main, escrow} {
-		got, err := catalog.Open(t.Context(), st, v.ID(), kek.NewRing(k))
+		got, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 		check(t, err)
 		if got.ID() != v.ID() || got.Mode() != catalog.CustomerManaged || got.OpenedWith().Name != k.ref.Name || got.Created().Unix() != now.Unix() {
 			t.Errorf("%v %v %v %v", got.ID(), got.Mode(), got.OpenedWith(), got.Created())
 		}
 	}
-	_, err = catalog.Open(t.Context(), st, v.ID(), kek.NewRing(stranger))
+	_, err = catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(stranger)})
 	is(t, "a key that was not asked to wrap", err, kek.ErrNoKey)
 	for _, fault := range []error{kek.ErrUnreachable, kek.ErrDenied, kek.ErrMissing} {
 		broken := main
 		broken.fault = fault
-		_, err = catalog.Open(t.Context(), st, v.ID(), kek.NewRing(broken))
+		_, err = catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(broken)})
 		is(t, "a key that fails", err, fault)
-		got, err := catalog.Open(t.Context(), st, v.ID(), kek.NewRing(broken, escrow))
+		got, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(broken, escrow)})
 		if err != nil || got.OpenedWith().Name != "escrow" {
 			t.Errorf("the second key does not open it: %v", err)
 		}
 	}
 	imposter := stranger
 	imposter.ref.Fingerprint = main.ref.Fingerprint
-	_, err = catalog.Open(t.Context(), st, v.ID(), kek.NewRing(imposter))
+	_, err = catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(imposter)})
 	is(t, "another key under the same fingerprint", err, kek.ErrWrongKey)
-	_, err = catalog.Open(t.Context(), st, crypt.NewVaultKey().ID(), kek.NewRing(main))
+	_, err = catalog.Open(t.Context(), st, catalog.OpenOptions{ID: crypt.NewVaultKey().ID(), Ring: kek.NewRing(main)})
 	is(t, "another id", err, catalog.ErrOtherVault)
-	_, err = catalog.Open(t.Context(), newStore(), v.ID(), kek.NewRing(main))
+	_, err = catalog.Open(t.Context(), newStore(), catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(main)})
 	is(t, "an empty store", err, catalog.ErrNoVault)
 	_, err = catalog.Create(t.Context(), st, catalog.CreateOptions{Mode: catalog.SoftwareKeys, Ring: kek.NewRing(main), Now: now})
 	is(t, "a vault where one is", err, catalog.ErrVaultExists)
@@ -139,7 +139,7 @@ func TestForgedKeyRecord(t *testing.T) {
 	}
 	put(t, st, "keys/vault/00000001-00000004", genuine) // the good one, moved
 	put(t, st, "keys/vault/00000002-00000001", []byte("rubbish"))
-	got, err := catalog.Open(t.Context(), st, v.ID(), kek.NewRing(k))
+	got, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 	if err != nil || got.Mode() != catalog.CustomerManaged {
 		t.Fatalf("the good record does not open any more: %v", err)
 	}
@@ -155,18 +155,18 @@ func TestForgedKeyRecord(t *testing.T) {
 	}
 
 	check(t, st.Delete(t.Context(), "keys/vault/00000001-00000001"))
-	_, err = catalog.Open(t.Context(), st, v.ID(), kek.NewRing(k))
+	_, err = catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 	is(t, "with forgeries alone", err, crypt.ErrDamaged)
 
 	// A vault of the attacker's in place of the whole.
-	_, err = catalog.Open(t.Context(), st, own.ID(), kek.NewRing(k))
+	_, err = catalog.Open(t.Context(), st, catalog.OpenOptions{ID: own.ID(), Ring: kek.NewRing(k)})
 	is(t, "the attacker's id", err, catalog.ErrOtherVault)
 	tamper(t, st, "vault", func(b []byte) []byte {
 		theirs, mine := v.ID(), own.ID()
 		body := bytes.Replace(bodyOf(b), theirs[:], mine[:], 1)
 		return record(own, "cofferV1", "vault", body)
 	})
-	_, err = catalog.Open(t.Context(), st, v.ID(), kek.NewRing(k))
+	_, err = catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 	is(t, "the attacker's descriptor", err, catalog.ErrOtherVault)
 }
 
@@ -176,7 +176,7 @@ func TestForgedDescriptor(t *testing.T) {
 	st := newStore()
 	v := vault(t, st, k)
 	tamper(t, st, "vault", func(b []byte) []byte { return record(crypt.NewVaultKey(), "cofferV1", "vault", bodyOf(b)) })
-	_, err := catalog.Open(t.Context(), st, v.ID(), kek.NewRing(k))
+	_, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 	is(t, "a descriptor under another key", err, crypt.ErrDamaged)
 }
 
@@ -206,7 +206,7 @@ func TestDamagedRecords(t *testing.T) {
 		for _, at := range []int{0, 7, 11, 20, len(raw) - 40, len(raw) - 5, len(raw) - 1} {
 			st := good.Clone()
 			tamper(t, st, key, func(b []byte) []byte { b[at] ^= 1; return b })
-			opened, err := catalog.Open(t.Context(), st, v.ID(), kek.NewRing(k))
+			opened, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 			if err == nil {
 				t.Errorf("%s: byte %d flipped: it opens", key, at)
 				opened.Close()
@@ -235,7 +235,7 @@ func TestRecordEncoding(t *testing.T) {
 	} {
 		st := good.Clone()
 		tamper(t, st, "vault", func([]byte) []byte { return record(vk, "cofferV1", "vault", body) })
-		if _, err := catalog.Open(t.Context(), st, id, kek.NewRing(k)); !has(err, "damaged or forged") {
+		if _, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: id, Ring: kek.NewRing(k)}); !has(err, "damaged or forged") {
 			t.Errorf("%s: %v", why, err)
 		}
 	}
@@ -247,10 +247,39 @@ func TestURIsOfAnyBytes(t *testing.T) {
 	k.ref.URI = "file:///k\xffek.pem"
 	st := newStore()
 	v := vault(t, st, k)
-	got, err := catalog.Open(t.Context(), st, v.ID(), kek.NewRing(k))
+	got, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)})
 	check(t, err)
 	item(t, got, "etc").Close()
 	if _, err := v.Item(t.Context(), "etc"); err != nil {
 		t.Error(err)
 	}
+}
+
+// FuzzRecord: what is taken for a record has a good CRC and its one encoding.
+func FuzzRecord(f *testing.F) {
+	k := newToken("main", kek.PKCS11)
+	st := newStore()
+	v := create(f, st, catalog.CustomerManaged, k)
+	item(f, v, "etc")
+	_, err := v.Erase(f.Context(), st.Clone(), "etc", now)
+	check(f, err)
+	for _, key := range keys(f, st, "") {
+		f.Add(read(f, st, key))
+	}
+	f.Add([]byte("cofferK2"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, key := range []store.Key{"vault", "keys/vault/00000001-00000001"} {
+			if catalog.ScrubRecord(key, b) != nil {
+				continue
+			}
+			if n := len(b) - 4; binary.BigEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], crc32.MakeTable(crc32.Castagnoli)) {
+				t.Errorf("%x is taken for a record", b)
+			}
+		}
+		st := newStore()
+		put(t, st, "vault", b)
+		if v, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: v.ID(), Ring: kek.NewRing(k)}); err == nil {
+			t.Errorf("%v opens", v.ID())
+		}
+	})
 }

@@ -105,9 +105,10 @@ func NewDecompressorOf(limit int) *Decompressor {
 	return &Decompressor{dec: dec, limit: limit}
 }
 
-// Decompress returns the raw bytes of a frame, in dst's memory if that is large
-// enough, or in itself for a stored one. ErrSize unless they are exactly size; no
-// more than size bytes are made in finding that out.
+// Decompress returns the raw bytes of a frame, in dst's memory, with all of its
+// capacity, if that is large enough; a stored frame is returned as it is. ErrSize
+// unless they are exactly size; no more than size bytes are made in finding that
+// out.
 func (d *Decompressor) Decompress(dst, in []byte, codec Codec, size int) ([]byte, error) {
 	if size < 0 || size > d.limit {
 		return nil, fmt.Errorf("%d bytes: %w", size, ErrSize)
@@ -129,7 +130,7 @@ func (d *Decompressor) Decompress(dst, in []byte, codec Codec, size int) ([]byte
 		if len(out) != size {
 			return nil, fmt.Errorf("%d bytes instead of %d: %w", len(out), size, ErrSize)
 		}
-		return out, nil
+		return dst[:size], nil // out, with all the room that dst has for the next frame
 	}
 	return nil, fmt.Errorf("codec %d is not known: use a newer build", codec)
 }

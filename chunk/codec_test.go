@@ -51,6 +51,24 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestMemoryIsUsedAgain: a frame leaves the room for a larger one after it, so that
+// a reader of frames of any size allocates only for the largest.
+func TestMemoryIsUsedAgain(t *testing.T) {
+	c, d := chunk.NewCompressor(chunk.Fastest), chunk.NewDecompressor()
+	buf := make([]byte, 0, 1<<20)
+	for _, size := range []int{1 << 20, 1, 1 << 10, 1 << 20} {
+		out, codec := c.Compress(nil, text(size))
+		if codec == chunk.Stored {
+			continue
+		}
+		raw, err := d.Decompress(buf, out, codec, size)
+		if err != nil || len(raw) != size || cap(raw) != cap(buf) || &raw[0] != &buf[:1][0] {
+			t.Errorf("%d bytes came back with room for %d instead of %d: %v", size, cap(raw), cap(buf), err)
+		}
+		buf = raw
+	}
+}
+
 func TestIncompressibleIsStored(t *testing.T) {
 	for _, level := range levels {
 		c := chunk.NewCompressor(level)

@@ -9,6 +9,9 @@
 // Invariants:
 //   - Raw key bytes have no accessor and never leave this package except wrapped
 //     by a KEK. Types that hold them print as "[redacted]".
+//   - A key that is closed does nothing any more: its bytes are zeroed, and what it
+//     or anything made from it is asked for is answered with ErrClosed. Close may
+//     come at any time; it waits for those who are using the key.
 //   - AES-256-GCM with random nonces; each object has a key of its own, so no key
 //     seals more than some thousand messages.
 //   - A seal is bound to the object's kind, item, generation and id, and to the
@@ -20,16 +23,21 @@ package crypt
 
 import (
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 )
 
 // ErrDamaged: the bytes do not authenticate: they were damaged, forged, or belong
 // to another place. They are never returned.
 var ErrDamaged = errors.New("data is damaged or forged")
+
+// ErrClosed: the key was closed, and its bytes are gone from memory.
+var ErrClosed = errors.New("key is closed")
 
 // Encoding writes ids in object keys and for people: RFC 4648 base32, lower case,
 // without padding.
@@ -86,10 +94,54 @@ func (redacted) LogValue() slog.Value         { return slog.StringValue("[redact
 func (redacted) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 func (redacted) MarshalJSON() ([]byte, error) { return []byte(`"[redacted]"`), nil }
 
+// material is key bytes that may be taken away from those who use them. The zero
+// value is closed.
+type material struct {
+	mu    sync.RWMutex // held for reading while the bytes, or what came of them, are in use
+	bytes []byte       // nil: closed
+}
+
+// use calls do with the key bytes, which stay until it returns. ErrClosed if they
+// are gone.
+func (m *material) use(do func(key []byte) error) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.bytes == nil {
+		return ErrClosed
+	}
+	return do(m.bytes)
+}
+
+// Close zeroes the key, for ever. It waits for who is using it, and may be called
+// more than once.
+func (m *material) Close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.bytes)
+	m.bytes = nil
+}
+
 // derive expands key into n bytes for one purpose. It cannot fail for the lengths
 // used here.
 func derive(key []byte, purpose string, n int) []byte {
-	out, err := hkdf.Key(sha256.New, key, nil, purpose, n)
+	prk := extract(key, make([]byte, sha256.Size))
+	defer clear(prk)
+	return expand(prk, purpose, n)
+}
+
+// extract is HKDF-Extract with SHA-256 (RFC 5869, 2.2). It is not crypto/hkdf's,
+// because that one leaves the key in the buffer of its hash.
+func extract(key, salt []byte) []byte {
+	m := hmac.New(sha256.New, salt)
+	m.Write(key)
+	prk := m.Sum(nil)
+	m.Write(make([]byte, 2*sha256.BlockSize-1-len(key)%sha256.BlockSize)) // over the key
+	return prk
+}
+
+// expand is HKDF-Expand with SHA-256 (RFC 5869, 2.3).
+func expand(prk []byte, info string, n int) []byte {
+	out, err := hkdf.Expand(sha256.New, prk, info, n)
 	if err != nil {
 		panic("crypt: internal error: " + err.Error())
 	}

@@ -72,6 +72,41 @@ func rawKey(t testing.TB, k interface {
 	return w[0].Ciphertext
 }
 
+func namer(t testing.TB, s *crypt.Secret) *crypt.Namer {
+	t.Helper()
+	n, err := s.Namer()
+	check(t, err)
+	return n
+}
+
+func seal(t testing.TB, o *crypt.Object, plaintext []byte, index uint32, typ byte) []byte {
+	t.Helper()
+	sealed, err := o.Seal(nil, plaintext, index, typ)
+	check(t, err)
+	return sealed
+}
+
+func macOf(t testing.TB, k *crypt.VaultKey, place, msg string) []byte {
+	t.Helper()
+	sum, err := k.MAC(place, []byte(msg))
+	check(t, err)
+	return sum
+}
+
+func itemID(t testing.TB, k *crypt.VaultKey, name string) crypt.ItemID {
+	t.Helper()
+	id, err := k.ItemID(name)
+	check(t, err)
+	return id
+}
+
+func sealName(t testing.TB, k *crypt.VaultKey, id crypt.ItemID, name string) []byte {
+	t.Helper()
+	sealed, err := k.SealName(id, name)
+	check(t, err)
+	return sealed
+}
+
 // derive is HKDF(key, info, n) of docs/format.md, 2.2.
 func derive(t testing.TB, key []byte, info string, n int) []byte {
 	t.Helper()

@@ -3,10 +3,8 @@ package crypt
 import (
 	"bytes"
 	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -98,20 +96,26 @@ type Place struct {
 	ID         [16]byte // the object's own name
 }
 
-// Object seals and opens the messages of one object. It is safe for concurrent use.
+// Object seals and opens the messages of one object, as long as the secret that it
+// was made from is open. It is safe for concurrent use.
 type Object struct {
 	redacted
-	aead cipher.AEAD
-	id   [16]byte
+	secret *Secret
+	aead   cipher.AEAD // nil: the secret was closed already
+	id     [16]byte
 }
 
-// NewObject makes the key of a new object and returns its header.
+// NewObject makes the key of a new object and returns its header. If the secret is
+// closed, the object seals nothing, and the header is that of no object.
 func (s *Secret) NewObject(p Place) (*Object, []byte) {
 	h := Header{Kind: p.Kind, Item: p.Item, Generation: p.Generation}
 	rand.Read(h.salt[:])
-	key, commitment := s.objectKey(h)
-	copy(h.commitment[:], commitment)
-	return &Object{aead: newAEAD(key), id: p.ID}, h.append(make([]byte, 0, HeaderSize))
+	o := &Object{secret: s, id: p.ID}
+	_ = s.use(func(raw []byte) error { // the seals say it
+		o.aead, h.commitment = objectKey(raw, h)
+		return nil
+	})
+	return o, h.append(make([]byte, 0, HeaderSize))
 }
 
 // OpenObject makes the key of an existing object from its header, which must be
@@ -124,51 +128,73 @@ func (s *Secret) OpenObject(p Place, header []byte) (*Object, error) {
 	if h.Kind != p.Kind || h.Item != p.Item || h.Generation != p.Generation {
 		return nil, fmt.Errorf("header is that of another object (kind %q, item %s, generation %d): %w", h.Kind, h.Item, h.Generation, ErrDamaged)
 	}
-	key, commitment := s.objectKey(h)
-	if !hmac.Equal(commitment, h.commitment[:]) {
-		return nil, fmt.Errorf("object was not made under this secret: %w", ErrDamaged)
+	o := &Object{secret: s, id: p.ID}
+	err = s.use(func(raw []byte) error {
+		aead, commitment := objectKey(raw, h)
+		if !hmac.Equal(commitment[:], h.commitment[:]) {
+			return fmt.Errorf("object was not made under this secret: %w", ErrDamaged)
+		}
+		o.aead = aead
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return &Object{aead: newAEAD(key), id: p.ID}, nil
+	return o, nil
 }
 
 // objectKey derives the object's key and the commitment to it: one extract with
 // the salt, two expands bound to kind, item and generation.
-func (s *Secret) objectKey(h Header) (key, commitment []byte) {
-	prk, err := hkdf.Extract(sha256.New, s.raw[:dekSize], h.salt[:])
-	if err != nil {
-		panic("crypt: internal error: " + err.Error())
-	}
+func objectKey(raw []byte, h Header) (aead cipher.AEAD, commitment [32]byte) {
+	prk := extract(raw[:dekSize], h.salt[:])
+	defer clear(prk)
 	var context bytes.Buffer
 	context.WriteByte(byte(h.Kind))
 	context.Write(h.Item[:])
 	context.Write(binary.BigEndian.AppendUint32(nil, h.Generation))
-	expand := func(purpose string) []byte {
-		out, err := hkdf.Expand(sha256.New, prk, purpose+context.String(), 32)
-		if err != nil {
-			panic("crypt: internal error: " + err.Error())
-		}
-		return out
-	}
-	return expand("coffer/1 object key"), expand("coffer/1 object commitment")
+	key := expand(prk, "coffer/1 object key"+context.String(), 32)
+	defer clear(key)
+	copy(commitment[:], expand(prk, "coffer/1 object commitment"+context.String(), 32))
+	return newAEAD(key), commitment
 }
 
 // Seal appends the sealed plaintext to dst: nonce, ciphertext, tag. It is bound
 // to index and typ. dst must not overlap plaintext.
-func (o *Object) Seal(dst, plaintext []byte, index uint32, typ byte) []byte {
+func (o *Object) Seal(dst, plaintext []byte, index uint32, typ byte) (sealed []byte, err error) {
 	aad := o.aad(index, typ)
-	return o.aead.Seal(dst, nil, plaintext, aad[:])
+	err = o.use(func() error {
+		sealed = o.aead.Seal(dst, nil, plaintext, aad[:])
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	return sealed, nil
 }
 
 // Open appends the plaintext to dst. ErrDamaged if sealed is not exactly what
 // Seal made for this object, index and typ. dst is sealed[:0], or does not overlap
 // sealed.
-func (o *Object) Open(dst, sealed []byte, index uint32, typ byte) ([]byte, error) {
+func (o *Object) Open(dst, sealed []byte, index uint32, typ byte) (plain []byte, err error) {
 	aad := o.aad(index, typ)
-	out, err := o.aead.Open(dst, nil, sealed, aad[:])
+	err = o.use(func() error {
+		if plain, err = o.aead.Open(dst, nil, sealed, aad[:]); err != nil {
+			return ErrDamaged
+		}
+		return nil
+	})
 	if err != nil {
-		return nil, ErrDamaged
+		return nil, err
 	}
-	return out, nil
+	return plain, nil
+}
+
+// use calls do unless the secret is closed.
+func (o *Object) use(do func() error) error {
+	if o.aead == nil {
+		return ErrClosed
+	}
+	return o.secret.use(func([]byte) error { return do() })
 }
 
 func (o *Object) aad(index uint32, typ byte) (aad [21]byte) {

@@ -10,7 +10,8 @@
 // another without a wrapping becoming unreadable.
 //
 // Invariants:
-//   - RSA only, 2048 to 4096 bits.
+//   - RSA, 2048 to 4096 bits; beside it, where the owner wants it, ML-KEM-768
+//     (Hybrid). Never anything in place of RSA.
 //   - RSA-OAEP without a label; the hash is named in the wrapping.
 //   - A wrapping proves nothing about who made it: anyone with the public key can
 //     make one. What it opens to must be authenticated by the caller.
@@ -53,11 +54,12 @@ var (
 // Provider names where the private half of a key lives.
 type Provider string
 
-// The providers. Key Vault has its name here because key records carry it.
+// The providers. All have their names here because key records carry them.
 const (
 	Software Provider = "software"
 	PKCS11   Provider = "pkcs11"
 	KeyVault Provider = "keyvault"
+	Escrow   Provider = "escrow" // the public half alone; the private half is kept offline
 )
 
 // Algorithm is how a secret is wrapped. The numbers are those of docs/format.md.
@@ -68,6 +70,8 @@ type Algorithm uint8
 const (
 	OAEPSHA256 Algorithm = 1 // RSAES-OAEP, SHA-256 and MGF1-SHA-256, empty label (RFC 8017)
 	OAEPSHA1   Algorithm = 2 // RSAES-OAEP, SHA-1 and MGF1-SHA-1, empty label (RFC 8017)
+	// HybridMLKEM768 takes both RSA and ML-KEM-768 to open: see Hybrid.
+	HybridMLKEM768 Algorithm = 3
 )
 
 func (a Algorithm) String() string {
@@ -76,17 +80,29 @@ func (a Algorithm) String() string {
 		return "RSA-OAEP-256"
 	case OAEPSHA1:
 		return "RSA-OAEP"
+	case HybridMLKEM768:
+		return "RSA-OAEP-256+ML-KEM-768"
 	}
 	return fmt.Sprintf("algorithm %d", uint8(a))
 }
 
 // Fingerprint is the SHA-256 of a public key's DER SubjectPublicKeyInfo
-// (RFC 5280, 4.1). It is the identity of a key version, wherever it lives.
+// (RFC 5280, 4.1), or of both of a hybrid key's (Hybrid.Fingerprint). It is the
+// identity of a key version, wherever it lives.
 type Fingerprint [sha256.Size]byte
 
 func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
 
-// FingerprintOf returns the fingerprint of pub.
+// ParseFingerprint is the inverse of String.
+func ParseFingerprint(s string) (f Fingerprint, err error) {
+	raw, err := hex.DecodeString(s)
+	if err != nil || len(raw) != len(f) {
+		return f, fmt.Errorf("%q is not a fingerprint: it has 64 hexadecimal digits", s)
+	}
+	return Fingerprint(raw), nil
+}
+
+// FingerprintOf returns the fingerprint of an RSA key.
 func FingerprintOf(pub *rsa.PublicKey) (Fingerprint, error) {
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
@@ -102,7 +118,7 @@ type Ref struct {
 	Provider    Provider
 	URI         string // without secrets
 	Version     string // the provider's name of this version, "" if it has none
-	Bits        int    // modulus size
+	Bits        int    // modulus size of the RSA key
 	Algorithm   Algorithm
 	Fingerprint Fingerprint
 }
@@ -119,7 +135,7 @@ type Wrapped struct {
 	Version     string
 	Fingerprint Fingerprint
 	Algorithm   Algorithm
-	Ciphertext  []byte // as long as the modulus
+	Ciphertext  []byte // as long as the modulus; of HybridMLKEM768 as Hybrid says
 }
 
 // Wrapper is the public half of a key. Implementations are safe for concurrent

@@ -9,35 +9,41 @@ import (
 )
 
 // Ring is the keys that a vault may be opened with, in the order in which they
-// are tried. Keys that share a name in the config are versions of one key, the
-// one in use first: only that one wraps, all of them unwrap.
+// are tried, and those that new secrets are wrapped with.
 //
 // A Ring is safe for concurrent use. It owns its keys.
 type Ring struct {
-	keys []Key
+	keys     []Key
+	wrappers []Wrapper
 }
 
-// NewRing returns a ring of keys, to be tried in this order.
+// NewRing returns a ring of keys, to be tried in this order. Keys that share a
+// name are versions of one key, the one in use first: only that one wraps, all of
+// them unwrap.
 func NewRing(keys ...Key) *Ring {
-	return &Ring{keys: slices.Clone(keys)}
+	r := &Ring{keys: slices.Clone(keys)}
+	seen := make(map[string]bool)
+	for _, key := range r.keys {
+		if name := key.Ref().Name; !seen[name] {
+			seen[name] = true
+			r.wrappers = append(r.wrappers, key)
+		}
+	}
+	return r
+}
+
+// WrapWith returns a ring of the same keys that wraps with these instead: with the
+// public half of an escrow key, say, and not with a key that is there to open what
+// is old.
+func (r *Ring) WrapWith(wrappers ...Wrapper) *Ring {
+	return &Ring{keys: r.keys, wrappers: slices.Clone(wrappers)}
 }
 
 // Keys returns every key in order. They stay the ring's.
 func (r *Ring) Keys() []Key { return slices.Clone(r.keys) }
 
-// Wrappers returns what a new secret must be wrapped with: the version in use of
-// each key, in order.
-func (r *Ring) Wrappers() []Wrapper {
-	var wrappers []Wrapper
-	seen := make(map[string]bool)
-	for _, key := range r.keys {
-		if name := key.Ref().Name; !seen[name] {
-			seen[name] = true
-			wrappers = append(wrappers, key)
-		}
-	}
-	return wrappers
-}
+// Wrappers returns what a new secret must be wrapped with, the primary first.
+func (r *Ring) Wrappers() []Wrapper { return slices.Clone(r.wrappers) }
 
 // Unwrap opens the first of wrappings that opens and says which key did it. Keys
 // are chosen by fingerprint and tried in the ring's order; a key that does not

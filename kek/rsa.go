@@ -40,13 +40,16 @@ func CheckRSA(pub *rsa.PublicKey) error {
 	return nil
 }
 
-// Hash returns the hash of both OAEP and its MGF1.
+// Hash returns the hash of both OAEP and its MGF1. An algorithm that is not RSA-OAEP
+// alone has none: ErrUnsuitable.
 func (a Algorithm) Hash() (crypto.Hash, error) {
 	switch a {
 	case OAEPSHA256:
 		return crypto.SHA256, nil
 	case OAEPSHA1:
 		return crypto.SHA1, nil
+	case HybridMLKEM768:
+		return 0, fmt.Errorf("%w: %v takes a hybrid key, and this one is RSA alone", ErrUnsuitable, a)
 	}
 	return 0, fmt.Errorf("%w: %v is not known to this version", ErrUnsuitable, a)
 }
@@ -54,8 +57,8 @@ func (a Algorithm) Hash() (crypto.Hash, error) {
 // WrapRSA encrypts secret under pub. It is the wrap of every provider: the
 // public half needs nobody.
 func WrapRSA(pub *rsa.PublicKey, alg Algorithm, secret []byte) ([]byte, error) {
-	if len(secret) == 0 || len(secret) > MaxSecret {
-		return nil, fmt.Errorf("wrap a secret of %d bytes: want 1 to %d", len(secret), MaxSecret)
+	if err := checkSecret(secret); err != nil {
+		return nil, err
 	}
 	hash, err := alg.Hash()
 	if err != nil {
@@ -68,18 +71,41 @@ func WrapRSA(pub *rsa.PublicKey, alg Algorithm, secret []byte) ([]byte, error) {
 	return ciphertext, nil
 }
 
-// CheckWrapped returns ErrWrongKey unless w was made for the key of ref and is as
-// long as its modulus, and ErrUnsuitable if its algorithm is unknown. Providers
-// call it before they ask anyone.
+func checkSecret(secret []byte) error {
+	if len(secret) == 0 || len(secret) > MaxSecret {
+		return fmt.Errorf("wrap a secret of %d bytes: want 1 to %d", len(secret), MaxSecret)
+	}
+	return nil
+}
+
+// CheckWrapped returns ErrWrongKey unless w was made for the key of ref, by an
+// algorithm of its kind, and is as long as that makes it, and ErrUnsuitable if its
+// algorithm is unknown. Providers call it before they ask anyone.
 func CheckWrapped(ref Ref, w Wrapped) error {
 	if w.Fingerprint != ref.Fingerprint {
 		return fmt.Errorf("%w: it was made for key %v, this is %v", ErrWrongKey, w.Fingerprint, ref.Fingerprint)
 	}
-	if want := (ref.Bits + 7) / 8; len(w.Ciphertext) != want {
-		return fmt.Errorf("%w: it has %d bytes instead of %d: it is damaged", ErrWrongKey, len(w.Ciphertext), want)
+	least := (ref.Bits + 7) / 8
+	most := least
+	switch w.Algorithm {
+	case OAEPSHA256, OAEPSHA1:
+	case HybridMLKEM768:
+		least, most = least+hybridOverhead+1, least+hybridOverhead+MaxSecret
+	default:
+		_, err := w.Algorithm.Hash()
+		return err
 	}
-	_, err := w.Algorithm.Hash()
-	return err
+	if (w.Algorithm == HybridMLKEM768) != (ref.Algorithm == HybridMLKEM768) {
+		return fmt.Errorf("%w: it says %v and its key is of %v: it is damaged", ErrWrongKey, w.Algorithm, ref.Algorithm)
+	}
+	if n := len(w.Ciphertext); n < least || n > most {
+		return errLength(n)
+	}
+	return nil
+}
+
+func errLength(n int) error {
+	return fmt.Errorf("%w: no wrapping of this key has %d bytes: it is damaged", ErrWrongKey, n)
 }
 
 // Interrupted returns the error of a call that ended because ctx was done: what

@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		uri := "file://" + filepath.Join(dir, "kek.pem")
-		if err := software.Create(context.Background(), uri, 2048); err != nil {
+		if err := software.Create(context.Background(), uri, software.CreateOptions{Bits: 2048}); err != nil {
 			panic(err)
 		}
 		k, err := software.Open(context.Background(), "test", uri)
@@ -86,7 +86,7 @@ func (e *engine) on(t *testing.T, st store.Store) *engine {
 // use opens vault, item and index, and closes them again.
 func (e *engine) use(do func(it *catalog.Item, ix backup.Index) error) error {
 	ctx := context.Background()
-	v, err := catalog.Open(ctx, e.store, e.id, e.ring)
+	v, err := catalog.Open(ctx, e.store, catalog.OpenOptions{ID: e.id, Ring: e.ring})
 	if err != nil {
 		return err
 	}

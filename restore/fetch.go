@@ -105,6 +105,7 @@ func (r *run) schedule(ctx context.Context, out chan<- fetch) error {
 	return nil
 }
 
+// cutFetch takes as many wants as are worth reading at once.
 func cutFetch(wants []want) fetch {
 	first := wants[0].loc
 	end := first.At + first.Stored
@@ -116,7 +117,22 @@ func cutFetch(wants []want) fetch {
 		}
 		end = max(end, loc.At+loc.Stored)
 	}
-	return fetch{wants: wants[:n], size: int(end - first.At)}
+	return cut(wants, n)
+}
+
+// cut takes the first n of wants of one pack.
+func cut(wants []want, n int) fetch {
+	last := wants[n-1].loc
+	return fetch{wants: wants[:n], size: int(last.At + last.Stored - wants[0].loc.At)}
+}
+
+// frameOf returns how many of the wants are of the first one's frame.
+func frameOf(wants []want) int {
+	n := 1
+	for n < len(wants) && wants[n].loc.Frame == wants[0].loc.Frame {
+		n++
+	}
+	return n
 }
 
 // fetcher reads, opens, decompresses and writes.
@@ -149,19 +165,32 @@ func (f *fetcher) fetch(ctx context.Context, work fetch) error {
 	}
 	sealed := f.sealed[:work.size]
 	first := work.wants[0].loc
-	if err := f.Reader.Packs.Read(ctx, first, sealed); err != nil {
+	err := f.Reader.Packs.Read(ctx, first, sealed)
+	if n := frameOf(work.wants); errors.Is(err, store.ErrShort) && n < len(work.wants) {
+		// The pack was cut off, but perhaps behind some of these.
+		return errors.Join(f.fetch(ctx, cut(work.wants, n)), f.fetch(ctx, cut(work.wants[n:], len(work.wants)-n)))
+	}
+	if err != nil {
+		if !lost(err) {
+			return err
+		}
 		return f.each(ctx, work.wants, func(want) error { return err })
 	}
+	return f.frames(ctx, work, sealed)
+}
+
+// frames writes what is wanted of frames that have been read.
+func (f *fetcher) frames(ctx context.Context, work fetch, sealed []byte) error {
+	first := work.wants[0].loc
 	for start := 0; start < len(work.wants); {
 		loc := work.wants[start].loc
-		n := 1
-		for start+n < len(work.wants) && work.wants[start+n].loc.Frame == loc.Frame {
-			n++
-		}
+		n := frameOf(work.wants[start:])
 		at := loc.At - first.At
 		raw, openErr := f.Reader.Packs.Open(ctx, loc, sealed[at:at+loc.Stored], f.raw)
-		if openErr == nil && loc.Codec != chunk.Stored {
+		if openErr == nil {
 			f.raw = raw
+		} else if !lost(openErr) {
+			return openErr
 		}
 		err := f.each(ctx, work.wants[start:start+n], func(w want) error {
 			if openErr != nil {
@@ -182,14 +211,13 @@ func (f *fetcher) fetch(ctx context.Context, work fetch) error {
 }
 
 // each does something for every want and settles it. A fault of one file does not
-// stop the others; a fault of store or target as a whole does.
+// stop the others; a fault of the target as a whole does.
 func (f *fetcher) each(ctx context.Context, wants []want, do func(want) error) error {
 	for _, w := range wants {
 		err := do(w)
 		if err != nil {
 			w.file.fail(err)
-			if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDenied) ||
-				errors.Is(err, target.ErrFull) || errors.Is(err, target.ErrReadOnly) {
+			if errors.Is(err, target.ErrFull) || errors.Is(err, target.ErrReadOnly) {
 				return fmt.Errorf("%s: %w", w.file.path, err)
 			}
 		}
@@ -213,6 +241,9 @@ func (f *fetcher) write(w want, data []byte) error {
 
 // open creates the file, with what is taken over from the one that is there.
 func (f *file) open() error {
+	if err := f.failed(); err != nil {
+		return err
+	}
 	f.create.Do(func() {
 		w, err := f.dir.Create(f.node)
 		if err != nil {
@@ -227,6 +258,10 @@ func (f *file) open() error {
 			}
 		}
 	})
+	return f.failed()
+}
+
+func (f *file) failed() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.err
@@ -256,21 +291,21 @@ func (r *run) complete(ctx context.Context, f *file) error {
 	if f.pending.Add(-1) > 0 {
 		return nil
 	}
-	err := f.err
+	err := f.failed()
 	if !r.DryRun {
 		if err = f.open(); err == nil {
 			err = f.w.Commit()
 			f.w = nil
 		}
-		f.abort()
 	}
+	f.abort()
 	if err := r.fault(ctx, f.path, err); err != nil {
 		return err
 	}
 	if err == nil {
 		r.Progress.Files.Add(1)
 	}
-	if err := r.settle(ctx, f.link, err == nil); err != nil {
+	if err := r.settle(ctx, f.link, err == nil, nil); err != nil {
 		return err
 	}
 	return r.finish(ctx, f.dir)

@@ -77,7 +77,7 @@ func (e *engine) notices() bool {
 	if err != nil || len(findings) > 0 {
 		return true
 	}
-	v, err := catalog.Open(context.Background(), e.store, e.id, e.ring)
+	v, err := catalog.Open(context.Background(), e.store, catalog.OpenOptions{ID: e.id, Ring: e.ring})
 	if err != nil {
 		return true
 	}

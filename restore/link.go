@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/cofferbackup/coffer/catalog/tree"
@@ -18,22 +19,24 @@ type linked struct {
 	dir     *directory // of the first name
 	name    string
 	settled bool
-	ok      bool // valid once settled
+	ok      bool        // valid once settled
+	kept    *tree.Inode // the file that was there, if it has more names and was left
 	waiting []linkName
 }
 
 // linkName is a name that waits for the first.
 type linkName struct {
-	dir  *directory
-	name string
-	path string
+	dir   *directory
+	name  string
+	path  string
+	there *tree.Inode // what has the name now, if that has more names
 }
 
 var errFirstName = errors.New("another name of the same file could not be restored")
 
-// link makes the node a further name of a file that was met before. done is false
-// if this is the first name.
-func (p *planner) link(ctx context.Context, d *directory, path string, node *tree.Node) (done bool, err error) {
+// link makes the node a further name of a file that was met before, in place of
+// what is there. done is false if this is the first name.
+func (p *planner) link(ctx context.Context, d *directory, path string, node, there *tree.Node) (done bool, err error) {
 	if node.Type != tree.File {
 		return false, nil
 	}
@@ -45,7 +48,10 @@ func (p *planner) link(ctx context.Context, d *directory, path string, node *tre
 		return false, nil
 	}
 	d.users.Add(1)
-	n := linkName{d, node.Name, path}
+	n := linkName{dir: d, name: node.Name, path: path}
+	if there != nil {
+		n.there = there.Link
+	}
 	if !l.settled {
 		l.waiting = append(l.waiting, n)
 		p.mu.Unlock()
@@ -65,13 +71,14 @@ func (p *planner) linkOf(node *tree.Node) *linked {
 	return p.links[*node.Link]
 }
 
-// settle makes the names that waited for a file, whose directory is still open.
-func (r *run) settle(ctx context.Context, l *linked, ok bool) error {
+// settle makes the names that waited for a file, whose directory is still open. kept
+// is the file if it is the one that was there and has more names.
+func (r *run) settle(ctx context.Context, l *linked, ok bool, kept *tree.Inode) error {
 	if l == nil {
 		return nil
 	}
 	r.mu.Lock()
-	l.settled, l.ok = true, ok
+	l.settled, l.ok, l.kept = true, ok, kept
 	waiting := l.waiting
 	l.waiting = nil
 	r.mu.Unlock()
@@ -87,7 +94,11 @@ func (r *run) settle(ctx context.Context, l *linked, ok bool) error {
 func (r *run) linkName(ctx context.Context, l *linked, n linkName) error {
 	r.Progress.Others.Add(1)
 	err := errFirstName
-	if l.ok {
+	switch {
+	case l.ok && l.kept != nil && n.there != nil && *l.kept == *n.there:
+		r.Progress.Kept.Add(1) // it is a name of that file already
+		err = nil
+	case l.ok:
 		err = r.makeLink(l, n)
 	}
 	if err := r.fault(ctx, n.path, err); err != nil {
@@ -103,29 +114,29 @@ func (r *run) makeLink(l *linked, n linkName) error {
 	if l.dir == n.dir {
 		return n.dir.Link(n.name, n.dir.Dir, l.name)
 	}
-	from, err := r.openDir(l.dir.path)
-	if err != nil {
-		return err
+	way, err := r.openWay(l.dir.path)
+	if err == nil {
+		err = n.dir.Link(n.name, way[len(way)-1], l.name)
 	}
-	defer from.Finish(nil)
-	return n.dir.Link(n.name, from, l.name)
+	for _, d := range slices.Backward(way) {
+		err = errors.Join(err, d.Finish(nil))
+	}
+	return err
 }
 
-// openDir opens a directory that was restored before.
-func (r *run) openDir(path string) (target.Dir, error) {
-	dir := r.sink.Root()
+// openWay opens a directory that was restored before, and those above it, the root
+// first. What it returns must be finished, also after an error.
+func (r *run) openWay(path string) ([]target.Dir, error) {
+	way := []target.Dir{r.sink.Root()}
 	for name := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
 		if name == "" {
 			continue
 		}
-		next, err := dir.Dir(name)
-		if finishErr := dir.Finish(nil); err == nil {
-			err = finishErr
-		}
+		next, err := way[len(way)-1].Dir(name)
 		if err != nil {
-			return nil, err
+			return way, err
 		}
-		dir = next
+		way = append(way, next)
 	}
-	return dir, nil
+	return way, nil
 }

@@ -4,26 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/restore/target"
-	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
 )
-
-// directory is an open directory of the target. It is finished, with its own
-// times and mode, when the walk has left it and the last file in it is complete.
-type directory struct {
-	target.Dir
-	node    *tree.Node // nil: its metadata stays as it is
-	parent  *directory
-	path    string
-	partial bool // the point does not know all that was in it
-	users   atomic.Int32
-}
 
 // plan walks the point and decides what to write. Everything but the content of
 // files happens here, in order.
@@ -49,9 +36,15 @@ type planner struct {
 // dir plans a directory whose target is open, and gives up the caller's use of it.
 func (p *planner) dir(ctx context.Context, d *directory, trees []chunk.ID, whole bool) error {
 	wanted := make(map[string]struct{})
+	known := true // all that should be in it
 	for node, err := range p.Reader.Nodes(ctx, trees) {
 		if err != nil {
-			return errors.Join(fmt.Errorf("directory %s/: %w", d.path, err), p.finish(ctx, d))
+			if !lost(err) || d.parent == nil {
+				return fmt.Errorf("%s/: %w", d.path, err)
+			}
+			p.skip(d.path, err.Error())
+			known = false
+			break
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -76,12 +69,14 @@ func (p *planner) dir(ctx context.Context, d *directory, trees []chunk.ID, whole
 			return err
 		}
 	}
-	if p.Delete && whole && !d.partial {
+	if p.Delete && whole && known && !d.partial {
 		if err := p.remove(ctx, d, wanted); err != nil {
 			return err
 		}
 	}
-	p.Progress.Dirs.Add(1)
+	if d.Dir != nil {
+		p.Progress.Dirs.Add(1)
+	}
 	return p.finish(ctx, d)
 }
 
@@ -90,7 +85,10 @@ func (p *planner) node(ctx context.Context, d *directory, path string, node *tre
 	if node.Type == tree.Dir {
 		return p.subdir(ctx, d, path, node, whole)
 	}
-	there, err := d.Look(node.Name)
+	there, err := d.look(node.Name)
+	if err == nil {
+		err = d.open()
+	}
 	if err != nil {
 		return p.fault(ctx, path, err)
 	}
@@ -108,7 +106,7 @@ func (p *planner) node(ctx context.Context, d *directory, path string, node *tre
 		there = nil
 	}
 	if node.Link != nil {
-		if done, err := p.link(ctx, d, path, node); done {
+		if done, err := p.link(ctx, d, path, node, there); done {
 			return err
 		}
 	}
@@ -128,7 +126,7 @@ func (p *planner) node(ctx context.Context, d *directory, path string, node *tre
 
 // subdir plans a directory below d.
 func (p *planner) subdir(ctx context.Context, d *directory, path string, node *tree.Node, whole bool) error {
-	there, err := d.Look(node.Name)
+	there, err := d.look(node.Name)
 	if err == nil && there != nil && there.Type != tree.Dir {
 		if p.Overwrite == Never {
 			p.Progress.Kept.Add(1)
@@ -142,15 +140,16 @@ func (p *planner) subdir(ctx context.Context, d *directory, path string, node *t
 	if err != nil {
 		return p.fault(ctx, path, err)
 	}
-	sub, err := d.Dir.Dir(node.Name)
-	if err != nil {
-		return p.fault(ctx, path, err)
+	child := &directory{node: node, parent: d, path: path, partial: node.Partial, fresh: there == nil || there.Type != tree.Dir}
+	if whole || !child.fresh {
+		if err := child.open(); err != nil {
+			return p.fault(ctx, path, err)
+		}
 	}
-	d.users.Add(1)
-	child := &directory{Dir: sub, node: node, parent: d, path: path, partial: node.Partial}
-	if there != nil && (!whole || node.Partial || p.Overwrite == Never) {
+	if !child.fresh && (!whole || node.Partial || p.Overwrite == Never) {
 		child.node = nil // only on the way to what was chosen, and already there
 	}
+	d.users.Add(1)
 	child.users.Add(1)
 	return p.dir(ctx, child, node.Trees, whole)
 }
@@ -160,17 +159,18 @@ func (p *planner) subdir(ctx context.Context, d *directory, path string, node *t
 func (p *planner) file(ctx context.Context, d *directory, path string, node, there *tree.Node) error {
 	p.Progress.Bytes.Add(node.Size)
 	f := &file{dir: d, node: node, path: path, link: p.linkOf(node)}
-	if there != nil && there.Type == tree.File && p.Overwrite == IfDifferent && there.Size == node.Size && there.MTime == node.MTime {
+	keep := there != nil && there.Type == tree.File && there.Size == node.Size && !shared(there, node)
+	if keep && p.Overwrite == IfDifferent && there.MTime == node.MTime {
 		return p.keep(ctx, f, there)
 	}
 	d.users.Add(1)
 	f.pending.Store(1) // the plan itself
-	if there != nil && there.Type == tree.File && there.Size > 0 {
+	if there != nil && there.Type == tree.File && (there.Size > 0 || node.Size == 0) {
 		same, err := p.compare(ctx, f)
 		if err != nil {
 			return err
 		}
-		if same && there.Size == node.Size {
+		if same && keep {
 			f.abort()
 			return errors.Join(p.keep(ctx, f, there), p.finish(ctx, d))
 		}
@@ -189,8 +189,13 @@ func (p *planner) keep(ctx context.Context, f *file, there *tree.Node) error {
 			return err
 		}
 	}
-	return p.settle(ctx, f.link, true)
+	return p.settle(ctx, f.link, true, there.Link)
 }
+
+// shared tells whether a file that is there cannot be given the node's metadata,
+// because it has other names, which may belong to other files of the point or to
+// nobody here.
+func shared(there, node *tree.Node) bool { return there.Link != nil && !sameMeta(there, node) }
 
 // ask asks for all of a file's content.
 func (p *planner) ask(ctx context.Context, f *file) error {
@@ -263,6 +268,10 @@ func (p *planner) compare(ctx context.Context, f *file) (same bool, err error) {
 		}
 		at += e.Length
 	}
+	if len(f.reuse) == 0 { // of no more use, and there may be many of them
+		f.old = nil
+		old.Close() // it was only read
+	}
 	return same, p.checkSize(ctx, f, at)
 }
 
@@ -293,10 +302,10 @@ func (p *planner) holds(ctx context.Context, old target.Existing, e tree.Extent,
 }
 
 // badFile ends the writing of a file that the vault cannot give. The rest of the
-// point goes on, unless the store itself is the trouble.
+// point goes on, unless it could not be given either.
 func (p *planner) badFile(ctx context.Context, f *file, err error) error {
 	f.fail(err)
-	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDenied) || ctx.Err() != nil {
+	if !lost(err) || ctx.Err() != nil {
 		return err
 	}
 	return nil
@@ -334,25 +343,9 @@ func (p *planner) remove(ctx context.Context, d *directory, wanted map[string]st
 }
 
 func (p *planner) removeOne(d *directory, name string) error {
+	if err := d.Remove(name); err != nil {
+		return err
+	}
 	p.Progress.Deleted.Add(1)
-	if p.DryRun {
-		return nil
-	}
-	return d.Remove(name)
-}
-
-// finish gives up one use of a directory; the last one closes it and gives it its
-// metadata.
-func (r *run) finish(ctx context.Context, d *directory) error {
-	for d != nil && d.users.Add(-1) == 0 {
-		node := d.node
-		if r.DryRun {
-			node = nil
-		}
-		if err := r.fault(ctx, d.path, d.Dir.Finish(node)); err != nil {
-			return err
-		}
-		d = d.parent
-	}
 	return nil
 }

@@ -105,7 +105,7 @@ func newVectors(t *testing.T) {
 	check(t, os.MkdirAll(vectors, 0o755))
 	key, err := filepath.Abs(filepath.Join(vectors, "kek.pem"))
 	check(t, err)
-	check(t, software.Create(t.Context(), "file://"+key, 2048))
+	check(t, software.Create(t.Context(), "file://"+key, software.CreateOptions{Bits: 2048}))
 	k, err := software.Open(t.Context(), "vectors", "file://"+key)
 	check(t, err)
 	root := filepath.Join(vectors, "vault")

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cofferbackup/coffer/catalog"
-	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/store"
@@ -61,7 +60,7 @@ func Verify(ctx context.Context, cfg VerifyConfig) ([]Finding, error) {
 	if cfg.Progress == nil {
 		cfg.Progress = new(VerifyProgress)
 	}
-	v := &verify{VerifyConfig: cfg, good: make(map[pack.ID]struct{}), seen: make(map[chunk.ID]struct{})}
+	v := &verify{VerifyConfig: cfg, good: make(map[pack.ID]struct{}), seen: make(map[chunk.ID]int)}
 	err := v.run(ctx)
 	slices.SortFunc(v.findings, func(a, b Finding) int { return slices.Compare([]byte(a.Object), []byte(b.Object)) })
 	return v.findings, err
@@ -87,8 +86,10 @@ type verify struct {
 
 	mu       sync.Mutex
 	findings []Finding
-	good     map[pack.ID]struct{}  // packs found to be right
-	seen     map[chunk.ID]struct{} // tree chunks already looked at
+	good     map[pack.ID]struct{} // packs found to be right
+
+	cover cover
+	seen  map[chunk.ID]int // tree chunks already looked at, and for which point
 }
 
 func (v *verify) run(ctx context.Context) error {
@@ -114,7 +115,9 @@ func (v *verify) run(ctx context.Context) error {
 	if err := v.packs(ctx); err != nil {
 		return err
 	}
-	for _, p := range points {
+	v.cover.points = points
+	for n, p := range points {
+		v.cover.begin(n)
 		if err := v.point(ctx, p); err != nil {
 			return err
 		}
@@ -131,7 +134,8 @@ func (v *verify) found(ctx context.Context, object store.Key, path string, err e
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrDenied), errors.Is(err, store.ErrMissing):
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrDenied), errors.Is(err, store.ErrMissing),
+		errors.Is(err, crypt.ErrClosed):
 		return err
 	}
 	v.Progress.Damaged.Add(1)
@@ -139,6 +143,14 @@ func (v *verify) found(ctx context.Context, object store.Key, path string, err e
 	defer v.mu.Unlock()
 	v.findings = append(v.findings, Finding{object, path, err})
 	return nil
+}
+
+// lost is found for what the way to it, the local index for one, can fail too.
+func (v *verify) lost(ctx context.Context, object store.Key, path string, err error) error {
+	if err != nil && !lost(err) {
+		return err
+	}
+	return v.found(ctx, object, path, err)
 }
 
 // points reads the points and notes which packs they need.
@@ -263,94 +275,12 @@ func (w *packVerifier) frames(ctx context.Context, c pack.Contents, object []byt
 			if raw, err = w.Reader.Packs.Open(ctx, loc, object[loc.At:loc.At+loc.Stored], w.raw); err != nil {
 				return err
 			}
-			if loc.Codec != chunk.Stored {
-				w.raw = raw
-			}
+			w.raw = raw
 		}
 		if _, err := w.Reader.Cut(ctx, raw, loc, id); err != nil {
 			return err
 		}
 		w.Progress.Chunks.Add(1)
-	}
-	return nil
-}
-
-// point checks that a point finds all it needs.
-func (v *verify) point(ctx context.Context, p *catalog.Point) error {
-	key := v.Item.PointKey(p.Name)
-	for _, id := range p.Packs {
-		if _, ok := v.good[id]; !ok {
-			if err := v.found(ctx, key, "", fmt.Errorf("it needs pack %s, which is damaged, gone or in no index: %w", id, crypt.ErrDamaged)); err != nil {
-				return err
-			}
-		}
-	}
-	return v.tree(ctx, key, "", p.Root)
-}
-
-func (v *verify) tree(ctx context.Context, point store.Key, path string, trees []chunk.ID) error {
-	fresh := false
-	for _, id := range trees {
-		if _, ok := v.seen[id]; !ok {
-			v.seen[id] = struct{}{}
-			fresh = true
-		}
-		if err := v.found(ctx, point, path, v.ref(ctx, id, pack.Tree, 0)); err != nil {
-			return err
-		}
-	}
-	if !fresh && len(trees) > 0 {
-		return nil
-	}
-	for n, err := range v.Reader.Nodes(ctx, trees) {
-		if err != nil {
-			return v.found(ctx, point, path, err)
-		}
-		if n.Type == tree.Dir {
-			if err := v.tree(ctx, point, path+"/"+n.Name, n.Trees); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := v.found(ctx, point, path+"/"+n.Name, v.file(ctx, n)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (v *verify) file(ctx context.Context, n *tree.Node) error {
-	var size uint64
-	for e, err := range v.Reader.Extents(ctx, n.Content) {
-		if err != nil {
-			return err
-		}
-		if e.Kind == tree.Content {
-			if err := v.ref(ctx, e.ID, pack.Data, e.Length); err != nil {
-				return err
-			}
-		}
-		size += e.Length
-	}
-	v.Progress.Files.Add(1)
-	if size != n.Size {
-		return fmt.Errorf("content has %d bytes instead of %d: %w", size, n.Size, crypt.ErrDamaged)
-	}
-	return nil
-}
-
-// ref checks that a chunk is known, has the length that is expected (0: any), and
-// is in a good pack.
-func (v *verify) ref(ctx context.Context, id chunk.ID, typ pack.FrameType, length uint64) error {
-	loc, err := v.Reader.Find(ctx, id, typ)
-	if err != nil {
-		return err
-	}
-	if length != 0 && uint64(loc.Length) != length {
-		return fmt.Errorf("chunk %s has %d bytes instead of %d: %w", id, loc.Length, length, crypt.ErrDamaged)
-	}
-	if _, ok := v.good[loc.Pack]; !ok {
-		return fmt.Errorf("chunk %s is in pack %s, which is damaged: %w", id, loc.Pack, crypt.ErrDamaged)
 	}
 	return nil
 }

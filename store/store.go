@@ -184,6 +184,14 @@ type Deleter interface {
 	Delete(ctx context.Context, key Key) error
 }
 
+// Retainer is a Deleter that knows until when its objects may not be deleted.
+type Retainer interface {
+	// RetainedUntil returns when the retention of the object ends, or the zero time
+	// if it has none, or one without an end. errors.ErrUnsupported if the store
+	// cannot say.
+	RetainedUntil(ctx context.Context, key Key) (time.Time, error)
+}
+
 // Store is all of it. Implementations are safe for concurrent use.
 type Store interface {
 	Getter

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"maps"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +11,8 @@ import (
 // check notes everything that the fields' types do not tell.
 func check(p *problems, c *Config) {
 	checkAgent(p, &c.Agent)
+	checkCustody(p, &c.Custody)
+	checkAudit(p, &c.Audit)
 	for name, k := range c.Keys {
 		field := "keys." + name
 		checkName(p, field, "a key", name)
@@ -64,8 +65,17 @@ func checkAbs(p *problems, field, path string) {
 
 func checkOneOf(p *problems, field, value string, choices ...string) {
 	if value != "" && !slices.Contains(choices, value) {
-		p.add(field, "use "+strings.Join(choices[:len(choices)-1], ", ")+" or "+choices[len(choices)-1], "%q is not known", value)
+		p.add(field, "use "+oneOf(choices), "%q is not known", value)
 	}
+}
+
+// oneOf lists choices for people.
+func oneOf(choices []string) string {
+	last := len(choices) - 1
+	if last == 0 {
+		return choices[0]
+	}
+	return strings.Join(choices[:last], ", ") + " or " + choices[last]
 }
 
 // required notes a field that is missing or empty.
@@ -76,72 +86,11 @@ func required(p *problems, field, value, next string) bool {
 	return value != ""
 }
 
-// checkKey never repeats the URI: somebody may have put the PIN into it.
-func checkKey(p *problems, field string, k Key) {
-	field += ".uri"
-	if !required(p, field, k.URI, `say where the key is: uri: "file:///etc/coffer/kek.pem"`) {
-		return
-	}
-	scheme, rest, _ := strings.Cut(k.URI, ":")
-	switch scheme {
-	case "pkcs11", "file", "https":
-	default:
-		p.add(field, "use pkcs11:, file:/// or https://", "it begins with no kind of key that there is")
-		return
-	}
-	_, query, _ := strings.Cut(rest, "?")
-	if secretByValue(query, "pin-value", "pin", "passphrase", "password", "passphrase-value") {
-		p.add(field, "say where it is instead: pin-source=file:/etc/coffer/pin, or passphrase-source=file:/etc/coffer/pass", "a PIN or passphrase may not be in the configuration")
-	}
-	switch {
-	case scheme == "https":
-		checkHTTPS(p, field, k.URI)
-	case scheme == "file" && !strings.HasPrefix(rest, "///"):
-		p.add(field, "write file:///, then the path", "the path of the key is not absolute")
-	}
-}
-
-// secretByValue tells whether a query has one of the attributes.
-func secretByValue(query string, names ...string) bool {
-	for _, pair := range strings.FieldsFunc(query, func(r rune) bool { return r == '&' || r == ';' }) {
-		name, _, _ := strings.Cut(pair, "=")
-		if plain, err := url.PathUnescape(name); err == nil {
-			name = plain
-		}
-		if slices.Contains(names, strings.ToLower(name)) {
-			return true
-		}
-	}
-	return false
-}
-
-func checkHTTPS(p *problems, field, uri string) {
-	u, err := url.Parse(uri)
-	switch {
-	case err != nil || u.Host == "":
-		p.add(field, "write https://NAME.vault.azure.net/keys/KEY", "it is not a URL")
-	case u.User != nil:
-		p.add(field, "take out what is before the @", "credentials may not be in the configuration")
-	}
-}
-
 func checkVault(p *problems, c *Config, field string, v Vault) {
 	if required(p, field+".store", v.Store, `say where it is: store: "file:///srv/backup"`) {
 		checkStore(p, field+".store", v.Store)
 	}
-	if len(v.Keys) == 0 {
-		p.add(field+".keys", "name the keys that open it, from keys", "it has no keys")
-	}
-	seen := map[string]bool{}
-	for i, k := range v.Keys {
-		at := fmt.Sprintf("%s.keys[%d]", field, i)
-		if _, known := c.Keys[k]; !known {
-			p.add(at, suggest(k, "keys", slices.Sorted(maps.Keys(c.Keys))), "there is no key %q", k)
-		} else if seen[k] {
-			p.add(at, "name it once", "key %s is named twice", k)
-		}
-		seen[k] = true
-	}
+	checkVaultKeys(p, c, field, v)
 	checkOneOf(p, field+".compression", v.Compression, "fastest", "default", "better", "max")
 	if v.Lock != nil {
 		checkOneOf(p, field+".lock.mode", v.Lock.Mode, "governance", "compliance")
@@ -151,6 +100,52 @@ func checkVault(p *problems, c *Config, field string, v Vault) {
 		if strings.HasPrefix(v.Store, "file:") {
 			p.add(field+".lock", "leave it out, or use an S3 bucket with object lock", "a folder cannot refuse to delete")
 		}
+	}
+}
+
+// checkVaultKeys checks which keys a vault names, and whether they can be what it
+// wants of them.
+func checkVaultKeys(p *problems, c *Config, field string, v Vault) {
+	if len(v.Keys) == 0 {
+		p.add(field+".keys", "name the keys that open it, from keys", "it has no keys")
+	}
+	checkNames(p, c, field+".keys", v.Keys)
+	checkNames(p, c, field+".restore_keys", v.RestoreKeys)
+	if len(v.Keys) > 0 && c.Keys[v.Keys[0]].Public != "" {
+		p.add(field+".keys[0]", "put a key with a uri before it", "%s is an escrow key, which opens nothing", v.Keys[0])
+	}
+	for i, name := range v.RestoreKeys {
+		at := fmt.Sprintf("%s.restore_keys[%d]", field, i)
+		switch {
+		case slices.Contains(v.Keys, name):
+			p.add(at, "leave it out here", "key %s is in keys, and opens the vault anyway", name)
+		case c.Keys[name].Public != "":
+			p.add(at, "put it into keys", "%s is an escrow key, which opens nothing", name)
+		}
+	}
+	checkOneOf(p, field+".mode", v.Mode, ModeSoftware, ModeCustomerManaged)
+	if v.Mode != ModeCustomerManaged {
+		return
+	}
+	for i, name := range v.Keys {
+		if strings.HasPrefix(c.Keys[name].URI, "file:") {
+			p.add(fmt.Sprintf("%s.keys[%d]", field, i), "name keys of an HSM or of Key Vault; what this one wrapped stays readable with it in restore_keys",
+				"%s is a software key, and the vault is to be customer-managed", name)
+		}
+	}
+}
+
+// checkNames checks that a vault names keys that there are, each once.
+func checkNames(p *problems, c *Config, field string, names []string) {
+	seen := map[string]bool{}
+	for i, name := range names {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		if _, known := c.Keys[name]; !known {
+			p.add(at, suggest(name, "keys", slices.Sorted(maps.Keys(c.Keys))), "there is no key %q", name)
+		} else if seen[name] {
+			p.add(at, "name it once", "key %s is named twice", name)
+		}
+		seen[name] = true
 	}
 }
 

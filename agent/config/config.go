@@ -7,6 +7,11 @@
 // are (file:/path, env:NAME).
 package config
 
+import (
+	"strings"
+	"time"
+)
+
 // Config is the whole file.
 //
 //	agent:  {state: /var/lib/coffer, socket_group: coffer}
@@ -20,10 +25,12 @@ package config
 // Names of keys, vaults and items are 1 to 64 of a-z, 0-9, ".", "_" and "-", and
 // begin with a letter or digit.
 type Config struct {
-	Agent  Agent            `yaml:"agent"`
-	Keys   map[string]Key   `yaml:"keys"`
-	Vaults map[string]Vault `yaml:"vaults"`
-	Items  map[string]Item  `yaml:"items"`
+	Agent   Agent            `yaml:"agent"`
+	Keys    map[string]Key   `yaml:"keys"`
+	Custody Custody          `yaml:"custody"`
+	Audit   Audit            `yaml:"audit"`
+	Vaults  map[string]Vault `yaml:"vaults"`
+	Items   map[string]Item  `yaml:"items"`
 
 	// Name is the file's, for messages. It is not a field of the file.
 	Name string `yaml:"-"`
@@ -50,15 +57,110 @@ type Log struct {
 	Format string `yaml:"format"` // text (default) or json
 }
 
-// Key is a key of yours: an RSA key of 2048 to 4096 bits that opens vaults.
+// Key is a key of yours: an RSA key of 2048 to 4096 bits that opens vaults. It has
+// exactly one of URI and Public.
 type Key struct {
 	// URI says where the private half is. It never has a PIN or passphrase in it.
 	//
 	//	pkcs11:token=T;object=O?module-path=/usr/lib/x.so&pin-source=file:/etc/coffer/pin
 	//	file:///etc/coffer/kek.pem?passphrase-source=env:NAME
-	//	https://NAME.vault.azure.net/keys/KEY
+	//	https://NAME.vault.azure.net/keys/KEY            follows new versions
+	//	https://NAME.vault.azure.net/keys/KEY/VERSION    stays with this one
 	URI string `yaml:"uri"`
+	// Public is a PEM file with the public half of an escrow key, whose private half
+	// is kept offline: everything is wrapped with it too, and nothing opened.
+	Public string `yaml:"public"`
+	// Credential is how the agent shows Key Vault who it is, for an https URI alone.
+	// Default: {kind: arc}.
+	Credential *Credential `yaml:"credential"`
 }
+
+// keyVault tells whether the key is in Key Vault.
+func (k *Key) keyVault() bool { return strings.HasPrefix(k.URI, "https:") }
+
+// The kinds of credentials.
+const (
+	KindCertificate = "certificate" // of a service principal
+	KindSecret      = "secret"      // of a service principal
+	KindWorkload    = "workload"    // a token file of a workload identity
+	KindArc         = "arc"         // the managed identity of an Azure Arc machine
+)
+
+// Credential is how the agent shows Key Vault who it is. It has the fields of its
+// kind and no others.
+type Credential struct {
+	// Kind is certificate, secret, workload or arc (default).
+	Kind   string `yaml:"kind"`
+	Tenant string `yaml:"tenant"` // id of the directory; not for arc
+	Client string `yaml:"client"` // id of the application; for arc of a user-assigned identity, if any
+	// Certificate is a PEM file with certificate and private key, for certificate.
+	Certificate string `yaml:"certificate"`
+	// SecretSource is where the client secret is, for secret: file:/path or env:NAME.
+	SecretSource string `yaml:"secret_source"`
+	// TokenFile has the token of a workload identity, for workload.
+	TokenFile string `yaml:"token_file"`
+	// Authority is the cloud's, default https://login.microsoftonline.com/.
+	// Sovereign clouds have their own. Not for arc: the machine knows its cloud.
+	Authority string `yaml:"authority"`
+	// CA is a PEM file of authorities to trust beside the system's.
+	CA string `yaml:"ca"`
+	// Proxy is the URL of an HTTP proxy. Default: HTTPS_PROXY and NO_PROXY.
+	Proxy string `yaml:"proxy"`
+}
+
+// Custody is what is asked of keys, and how long cached secrets outlive them.
+type Custody struct {
+	// Grace is how long cached secrets go on while a key is unreachable, "12h" by
+	// default, at most "30d". It does not apply to a key that is denied or gone.
+	Grace Duration `yaml:"grace"`
+	// Sizes of RSA keys that are allowed, default [2048, 3072, 4096]: all there are.
+	Sizes []int `yaml:"sizes"`
+	Rules Rules `yaml:"rules"`
+}
+
+// The effects of a rule that is broken.
+const (
+	EffectAudit    = "audit"    // it goes into the audit log
+	EffectDeny     = "deny"     // what would break it is refused
+	EffectDisabled = "disabled" // nothing
+)
+
+// Rules say what a vault and its keys must be. Each has an effect: audit, deny or
+// disabled, the last by default unless said otherwise.
+type Rules struct {
+	CustomerManaged string `yaml:"customer_managed"` // no vault with software keys alone
+	Hardware        string `yaml:"hardware"`         // keys in an HSM
+	// PurgeProtection: keys that nobody can destroy at once. It is asked of keys in
+	// Key Vault. Default: deny.
+	PurgeProtection string `yaml:"purge_protection"`
+	MinimumBits     *Bits  `yaml:"minimum_bits"`
+	Escrow          string `yaml:"escrow"` // an escrow key, or a second key. Default: audit
+	MaximumAge      *Age   `yaml:"maximum_age"`
+}
+
+// Bits is a rule on the size of keys.
+type Bits struct {
+	Bits   int    `yaml:"bits"`   // at least; 2048 to 4096
+	Effect string `yaml:"effect"` // must be said
+}
+
+// Age is a rule on the age of key versions in use.
+type Age struct {
+	Days   int    `yaml:"days"`   // at most; 1 to 36500
+	Effect string `yaml:"effect"` // must be said
+}
+
+// Audit is the log of what was done with keys.
+type Audit struct {
+	// Syslog also sends every line to the system's log (journald, syslog).
+	Syslog bool `yaml:"syslog"`
+	// MaxSize of a file before it is sealed and the next begun: 64 KiB to 1 GiB,
+	// default 16 MiB.
+	MaxSize Size `yaml:"max_size"`
+}
+
+// Duration is a length of time: "90s", "5m", "12h", "3d", or 0.
+type Duration time.Duration
 
 // Vault is a place for points, in object storage.
 type Vault struct {
@@ -67,8 +169,16 @@ type Vault struct {
 	//	file:///srv/backup
 	//	s3://host[:port]/bucket[/prefix]?region=R&credentials=file:/etc/coffer/s3&ca=/etc/ssl/own.pem
 	Store string `yaml:"store"`
-	// Keys open it, any one of them: names from keys, the primary first.
+	// Keys open it, any one of them: names from keys, the primary first. Escrow
+	// keys are named here too, behind the primary, and open nothing.
 	Keys []string `yaml:"keys"`
+	// RestoreKeys open it too, and wrap nothing new: keys on their way out. None of
+	// them is in Keys, and none is an escrow key.
+	RestoreKeys []string `yaml:"restore_keys"`
+	// Mode is software or customer-managed (no software key among Keys). It is
+	// fixed when the vault is made and may be raised later, never lowered. Default:
+	// by Keys; it is "" here then.
+	Mode string `yaml:"mode"`
 	// ID is the vault's, as coffer vault create prints it. The agent's state keeps
 	// it too; it is needed here where that is lost, or on a second machine.
 	ID string `yaml:"id"`
@@ -78,6 +188,12 @@ type Vault struct {
 	// with object lock).
 	Lock *Lock `yaml:"lock"`
 }
+
+// The modes of a vault.
+const (
+	ModeSoftware        = "software"
+	ModeCustomerManaged = "customer-managed"
+)
 
 // Lock is retention by the store.
 type Lock struct {

@@ -49,6 +49,8 @@ func TestGood(t *testing.T) {
 			"main": {URI: "pkcs11:token=t;object=o?module-path=/m.so&pin-source=file:/pin"},
 			"file": {URI: "file:///kek.pem"},
 		},
+		Custody: defaultCustody(),
+		Audit:   config.Audit{MaxSize: 16 << 20},
 		Vaults: map[string]config.Vault{
 			"site": {
 				Store: "s3://h:9000/b/p?region=x", Keys: []string{"main", "file"}, ID: "1234", Compression: "better",
@@ -103,6 +105,8 @@ func TestExampleIsWhole(t *testing.T) {
 	}
 	for _, typ := range []reflect.Type{
 		reflect.TypeFor[config.Config](), reflect.TypeFor[config.Agent](), reflect.TypeFor[config.Log](), reflect.TypeFor[config.Key](),
+		reflect.TypeFor[config.Credential](), reflect.TypeFor[config.Custody](), reflect.TypeFor[config.Rules](), reflect.TypeFor[config.Bits](),
+		reflect.TypeFor[config.Age](), reflect.TypeFor[config.Audit](),
 		reflect.TypeFor[config.Vault](), reflect.TypeFor[config.Lock](), reflect.TypeFor[config.Item](), reflect.TypeFor[config.Files](),
 	} {
 		for i := range typ.NumField() {
@@ -111,19 +115,37 @@ func TestExampleIsWhole(t *testing.T) {
 			}
 		}
 	}
-	_, commented, _ := strings.Cut(string(text), "  # site:")
-	var lines []string
-	for line := range strings.SplitSeq("  # site:"+commented, "\n") {
-		rest, ok := strings.CutPrefix(line, "  # ")
+	whole := string(text)
+	for _, comment := range []string{"  # cloud:", "  # paper:", "  # site:", "# custody:", "# audit:"} {
+		whole = uncomment(t, whole, comment)
+	}
+	got, err := config.Parse("x", []byte(whole))
+	if err != nil {
+		t.Fatalf("with what is commented out: %v", err)
+	}
+	if got.Vaults["site"].Lock.Days != 30 || got.Keys["cloud"].Credential.Kind != "certificate" || got.Keys["paper"].Public == "" ||
+		got.Custody.Rules.MaximumAge.Days != 730 || got.Audit.MaxSize != 16<<20 {
+		t.Errorf("with what is commented out: %+v", got)
+	}
+}
+
+// uncomment takes the # from the block of lines that begins so.
+func uncomment(t *testing.T, text, begin string) string {
+	t.Helper()
+	before, block, ok := strings.Cut(text, "\n"+begin)
+	if !ok {
+		t.Fatalf("the example has no %q", begin)
+	}
+	indent := strings.TrimSuffix(begin[:strings.Index(begin, "#")+2], "# ")
+	lines := strings.Split(begin+block, "\n")
+	for i, line := range lines {
+		rest, ok := strings.CutPrefix(line, indent+"# ")
 		if !ok {
 			break
 		}
-		lines = append(lines, "  "+rest)
+		lines[i] = indent + rest
 	}
-	extra := "keys: {main: {uri: 'file:///k'}}\nvaults:\n" + strings.Join(lines, "\n")
-	if got, err := config.Parse("x", []byte(extra)); err != nil || got.Vaults["site"].Lock.Days != 30 {
-		t.Errorf("the commented vault: %v", err)
-	}
+	return before + "\n" + strings.Join(lines, "\n")
 }
 
 // TestProblems pins what an operator reads about each mistake, to the letter.
@@ -235,24 +257,31 @@ f:5:17: items.b.stream: env and dir are a command's, and there is none; add comm
 		"unknown anchor":  {"agent: *a\n", `f:1:8: agent: there is no anchor &a before this`},
 		"tag":             {"agent: !!map {}\n", `f:1:8: agent: the tag !!map has no meaning here; leave it out`},
 		"deep":            {"a: " + strings.Repeat("[", 100), `f:1:68: brackets nest deeper than 64`},
-		"not there yet":   {"policies: {}\n", `f:1:1: unknown field "policies"; the fields here are agent, keys, vaults, items`},
+		"not there yet":   {"policies: {}\n", `f:1:1: unknown field "policies"; the fields here are agent, keys, custody, audit, vaults, items`},
 		"name of an item": {base + "items: {-x: {vault: v, stream: {}}}\n", `f:3:9: items.-x: "-x" cannot be the name of an item; use a-z, 0-9, . _ and -, a letter or digit first, at most 64`},
 	}
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			_, err := config.Parse("f", []byte(tt.text))
-			var ce *config.Error
-			if !errors.As(err, &ce) {
-				t.Fatalf("got %v", err)
-			}
-			if err.Error() != tt.want {
-				t.Errorf("got\n%s\nwant\n%s", err, tt.want)
-			}
-			if strings.Contains(err.Error(), "hunter2") {
-				t.Error("the error shows a secret")
-			}
-		})
+		wantProblems(t, name, tt.text, tt.want)
 	}
+}
+
+// wantProblems pins what is said of a text that is wrong, which has hunter2 where
+// it has a secret.
+func wantProblems(t *testing.T, name, text, want string) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		_, err := config.Parse("f", []byte(text))
+		var ce *config.Error
+		if !errors.As(err, &ce) {
+			t.Fatalf("got %v", err)
+		}
+		if err.Error() != want {
+			t.Errorf("got\n%s\nwant\n%s", err, want)
+		}
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Error("the error shows a secret")
+		}
+	})
 }
 
 func TestSizes(t *testing.T) {
@@ -289,7 +318,9 @@ func TestLoad(t *testing.T) {
 // promises or an error that says where.
 func FuzzParse(f *testing.F) {
 	f.Add(good)
-	for _, s := range []string{"", "a: b", "agent: &x [*x]", "<<: *a", "? a\n: b", "- - -", "\t", "a: |\n b", "!!x y", "--- \n---", "\"\\x00\": 1", "agent: {state: \"/\\0\"}"} {
+	f.Add(custody)
+	for _, s := range []string{"", "a: b", "agent: &x [*x]", "<<: *a", "? a\n: b", "- - -", "\t", "a: |\n b", "!!x y", "--- \n---", "\"\\x00\": 1", "agent: {state: \"/\\0\"}",
+		"custody: {grace: 1e9d, sizes: [], rules: {minimum_bits: , maximum_age: {}}}", "keys: {k: {uri: \"https://h/keys/k\", credential: {proxy: \"http://%\"}}}"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -312,9 +343,17 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		for _, v := range cfg.Vaults {
-			if len(v.Keys) == 0 || v.Store == "" {
+			if len(v.Keys) == 0 || v.Store == "" || cfg.Keys[v.Keys[0]].Public != "" {
 				t.Fatalf("%q: vault %+v", text, v)
 			}
+		}
+		for name, k := range cfg.Keys {
+			if (k.URI == "") == (k.Public == "") || k.Credential != nil && !strings.HasPrefix(k.URI, "https:") {
+				t.Fatalf("%q: key %q is %+v", text, name, k)
+			}
+		}
+		if c := cfg.Custody; c.Grace < 0 || c.Grace > 30*day || len(c.Sizes) == 0 || cfg.Audit.MaxSize < 64<<10 {
+			t.Fatalf("%q: custody %+v, audit %+v", text, c, cfg.Audit)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
@@ -224,12 +225,20 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, field string) {
 		return
 	}
 	d.at[field] = place(n)
-	if v.Type() == reflect.TypeFor[Size]() {
+	switch v.Type() {
+	case reflect.TypeFor[Size]():
 		size, err := parseSize(text)
 		if err != nil {
 			d.add(field, `write it like "10 GiB"`, "%v", err)
 		}
 		v.SetInt(int64(size))
+		return
+	case reflect.TypeFor[Duration]():
+		length, err := parseDuration(text)
+		if err != nil {
+			d.add(field, `write it like "90s", "12h" or "3d"`, "%v", err)
+		}
+		v.SetInt(int64(length))
 		return
 	}
 	switch v.Kind() {
@@ -275,3 +284,22 @@ func parseSize(text string) (Size, error) {
 type sizeError string
 
 func (e sizeError) Error() string { return strconv.Quote(string(e)) + " is not a size" }
+
+// parseDuration reads a Duration: one number with one unit, or 0.
+func parseDuration(text string) (Duration, error) {
+	digits := strings.TrimRight(text, "smhd ")
+	unit := strings.TrimSpace(text[len(digits):])
+	n, err := strconv.ParseFloat(digits, 64)
+	if err != nil || strings.Trim(digits, "0123456789.") != "" {
+		return 0, durationError(text)
+	}
+	scale, known := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}[unit]
+	if length := n * float64(scale); (known || n == 0 && unit == "") && length <= math.MaxInt64/2 {
+		return Duration(length), nil
+	}
+	return 0, durationError(text)
+}
+
+type durationError string
+
+func (e durationError) Error() string { return strconv.Quote(string(e)) + " is not a length of time" }

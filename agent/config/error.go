@@ -92,6 +92,12 @@ func (p *problems) err(name string) error {
 	return &Error{Name: name, Problems: p.list}
 }
 
+// given tells whether the file has the field.
+func (p *problems) given(field string) bool {
+	_, ok := p.at[field]
+	return ok
+}
+
 // parent returns the path of what contains a field.
 func parent(field string) string {
 	if i := strings.LastIndexAny(field, ".["); i >= 0 {

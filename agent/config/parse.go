@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -45,7 +46,7 @@ func Parse(name string, text []byte) (*Config, error) {
 	if err := p.err(name); err != nil {
 		return nil, err
 	}
-	cfg.defaults()
+	cfg.defaults(p)
 	return cfg, nil
 }
 
@@ -111,7 +112,7 @@ func tooDeep(text []byte) (pos, bool) {
 }
 
 // defaults fills in what the file may leave out.
-func (c *Config) defaults() {
+func (c *Config) defaults(p *problems) {
 	if c.Agent.State == "" {
 		c.Agent.State = "/var/lib/coffer"
 		if runtime.GOOS == "windows" {
@@ -120,12 +121,48 @@ func (c *Config) defaults() {
 	}
 	c.Agent.Log.Level = or(c.Agent.Log.Level, "info")
 	c.Agent.Log.Format = or(c.Agent.Log.Format, "text")
+	c.Custody.defaults(p)
+	if c.Audit.MaxSize == 0 {
+		c.Audit.MaxSize = 16 << 20
+	}
+	for name, k := range c.Keys {
+		k.defaults()
+		c.Keys[name] = k
+	}
 	for name, v := range c.Vaults {
 		v.Compression = or(v.Compression, "fastest")
 		if v.Lock != nil {
 			v.Lock.Mode = or(v.Lock.Mode, "governance")
 		}
 		c.Vaults[name] = v
+	}
+}
+
+func (c *Custody) defaults(p *problems) {
+	if !p.given("custody.grace") { // "0" is a grace time too
+		c.Grace = Duration(12 * time.Hour)
+	}
+	if len(c.Sizes) == 0 {
+		c.Sizes = sizes()
+	}
+	r := &c.Rules
+	r.CustomerManaged = or(r.CustomerManaged, EffectDisabled)
+	r.Hardware = or(r.Hardware, EffectDisabled)
+	r.PurgeProtection = or(r.PurgeProtection, EffectDeny)
+	r.Escrow = or(r.Escrow, EffectAudit)
+}
+
+func (k *Key) defaults() {
+	if !k.keyVault() {
+		return
+	}
+	if k.Credential == nil {
+		k.Credential = new(Credential)
+	}
+	c := k.Credential
+	c.Kind = or(c.Kind, KindArc)
+	if c.Kind != KindArc {
+		c.Authority = or(c.Authority, "https://login.microsoftonline.com/")
 	}
 }
 

@@ -16,6 +16,7 @@ type Backend interface {
 	System
 	Vaults
 	Keys
+	Custody
 	Items
 	Points
 	Work
@@ -29,6 +30,9 @@ type System interface {
 	// CheckConfig reads a configuration as the agent would on its next start, and
 	// changes nothing. A wrong configuration is a report, not an error.
 	CheckConfig(ctx context.Context, req ConfigCheck) (ConfigReport, error)
+	// VerifyAudit reads the audit log and checks its chain. A broken chain is a
+	// report, not an error.
+	VerifyAudit(ctx context.Context, req AuditVerify) (AuditReport, error)
 }
 
 // Vaults are the vaults of the configuration, made or not.
@@ -42,15 +46,26 @@ type Vaults interface {
 
 // Keys are the keys of the configuration.
 type Keys interface {
+	// Keys lists every version that is known of every key, of each key the one in
+	// use first.
 	Keys(ctx context.Context) ([]Key, error)
 	// CreateKey makes a key where the configuration says that it should be.
 	CreateKey(ctx context.Context, req KeyCreate) (Key, error)
+	// CheckKey goes through everything that a key needs, in order, and says what to
+	// mend where. A key that fails is a report, not an error.
+	CheckKey(ctx context.Context, req KeyCheckRequest) (KeyReport, error)
+	// KeyUsage says what would be lost without a key, or one version of it.
+	KeyUsage(ctx context.Context, req KeyUsageRequest) (KeyUsage, error)
 }
 
 // Items are the items of the configuration.
 type Items interface {
 	Items(ctx context.Context) ([]Item, error)
 	Item(ctx context.Context, name string) (Item, error)
+	// EraseItem destroys every wrapping of an item's secrets, and what of its
+	// objects may be deleted. CodeBadRequest unless it is confirmed, CodeConflict
+	// while a hold or a retention keeps the item.
+	EraseItem(ctx context.Context, req ItemErase) (ItemErased, error)
 }
 
 // Points are the recovery points. Where a point is named, it is a selector as

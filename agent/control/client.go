@@ -31,7 +31,7 @@ var _ Backend = (*Client)(nil)
 type ClientConfig struct {
 	Socket string // "": DefaultSocket
 	// Wait is how long to wait for an agent that is just starting: one whose
-	// socket is there but refuses.
+	// socket is there but refuses, or is missing for a moment.
 	Wait time.Duration
 }
 
@@ -71,13 +71,17 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for missing := false; ; {
 		conn, err := dialSocket(ctx, c.cfg.Socket)
 		if err == nil {
 			return conn, nil
 		}
 		why := explainDial(c.cfg.Socket, err)
-		if !refused(err) || why.Code != CodeNotRunning {
+		switch {
+		case refused(err) && why.Code == CodeNotRunning:
+		case why.Code == CodeNoSocket && !missing:
+			missing = true // an agent that is just replacing a stale socket has none for a moment
+		default:
 			return nil, why
 		}
 		select {

@@ -25,6 +25,11 @@ func (c *Client) CheckConfig(ctx context.Context, req ConfigCheck) (ConfigReport
 	return call[ConfigReport](ctx, c, http.MethodPost, "/v1/config/check", nil, req)
 }
 
+// VerifyAudit implements System.
+func (c *Client) VerifyAudit(ctx context.Context, req AuditVerify) (AuditReport, error) {
+	return call[AuditReport](ctx, c, http.MethodPost, "/v1/audit/verify", nil, req)
+}
+
 // Vaults implements the interface Vaults.
 func (c *Client) Vaults(ctx context.Context) ([]Vault, error) {
 	return call[[]Vault](ctx, c, http.MethodGet, "/v1/vaults", nil, nil)
@@ -54,6 +59,49 @@ func (c *Client) CreateKey(ctx context.Context, req KeyCreate) (Key, error) {
 	return call[Key](ctx, c, http.MethodPost, "/v1/keys", nil, req)
 }
 
+// CheckKey implements Keys.
+func (c *Client) CheckKey(ctx context.Context, req KeyCheckRequest) (KeyReport, error) {
+	return call[KeyReport](ctx, c, http.MethodPost, "/v1/keys/check", nil, req)
+}
+
+// KeyUsage implements Keys.
+func (c *Client) KeyUsage(ctx context.Context, req KeyUsageRequest) (KeyUsage, error) {
+	seg, err := segment("key", req.Key)
+	if err != nil {
+		return KeyUsage{}, err
+	}
+	q := url.Values{}
+	if req.Version != "" {
+		q.Set("version", req.Version)
+	}
+	return call[KeyUsage](ctx, c, http.MethodGet, "/v1/keys"+seg+"/usage", q, nil)
+}
+
+// LinkKey implements Custody.
+func (c *Client) LinkKey(ctx context.Context, req KeyLink) (Vault, error) {
+	return call[Vault](ctx, c, http.MethodPost, "/v1/keys/link", nil, req)
+}
+
+// RotateKeys implements Custody.
+func (c *Client) RotateKeys(ctx context.Context, req KeyRotate) (Job, error) {
+	return call[Job](ctx, c, http.MethodPost, "/v1/keys/rotate", nil, req)
+}
+
+// Revalidate implements Custody.
+func (c *Client) Revalidate(ctx context.Context, req KeyRevalidate) (Vault, error) {
+	return call[Vault](ctx, c, http.MethodPost, "/v1/keys/revalidate", nil, req)
+}
+
+// DrillKeys implements Custody.
+func (c *Client) DrillKeys(ctx context.Context, req KeyDrill) (Job, error) {
+	return call[Job](ctx, c, http.MethodPost, "/v1/keys/drill", nil, req)
+}
+
+// RaiseMode implements Custody.
+func (c *Client) RaiseMode(ctx context.Context, req VaultMode) (Job, error) {
+	return call[Job](ctx, c, http.MethodPost, "/v1/vaults/mode", nil, req)
+}
+
 // Items implements the interface Items.
 func (c *Client) Items(ctx context.Context) ([]Item, error) {
 	return call[[]Item](ctx, c, http.MethodGet, "/v1/items", nil, nil)
@@ -66,6 +114,11 @@ func (c *Client) Item(ctx context.Context, name string) (Item, error) {
 		return Item{}, err
 	}
 	return call[Item](ctx, c, http.MethodGet, "/v1/items"+seg, nil, nil)
+}
+
+// EraseItem implements Items.
+func (c *Client) EraseItem(ctx context.Context, req ItemErase) (ItemErased, error) {
+	return call[ItemErased](ctx, c, http.MethodPost, "/v1/items/erase", nil, req)
 }
 
 // Points implements the interface Points.
@@ -145,7 +198,10 @@ func (c *Client) Content(ctx context.Context, req ContentRequest, w io.Writer) e
 	case in.err != nil && in.err != io.EOF: //nolint:errorlint // as markedReader keeps it
 		return AsError(in.err)
 	}
-	return &Error{Code: CodeFailed, Message: fmt.Sprintf("write %s: %v", req.Path, err)}
+	return &Error{
+		Code: CodeFailed, Message: fmt.Sprintf("write %s: %v", req.Path, err),
+		Next: "see that there is room where the output goes, then ask again",
+	}
 }
 
 // Backup implements Work.
@@ -222,7 +278,10 @@ func (c *Client) Input(ctx context.Context, id int64, r io.Reader) error {
 		if err == nil {
 			resp.Body.Close()
 		}
-		return &Error{Code: CodeFailed, Message: fmt.Sprintf("read input: %v", failed)}
+		return &Error{
+			Code: CodeFailed, Message: fmt.Sprintf("read input: %v", failed),
+			Next: "mend what the data comes from, then back up again: no point was made",
+		}
 	}
 	if err != nil {
 		return err

@@ -36,8 +36,10 @@ const (
 // to choose the code; any other error travels as CodeFailed.
 type Error struct {
 	Code    Code   `json:"code"`
-	Message string `json:"message"`        // what, and why
-	Next    string `json:"next,omitempty"` // what to do about it
+	Message string `json:"message"` // what, and why
+	// Needs are the keys that stand in the way, one line each.
+	Needs []string `json:"needs,omitempty"`
+	Next  string   `json:"next,omitempty"` // what to do about it
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -63,7 +65,7 @@ func AsError(err error) *Error {
 	var e *Error
 	switch {
 	case errors.As(err, &e):
-		out.Code, out.Next = e.Code, e.Next
+		out.Code, out.Needs, out.Next = e.Code, e.Needs, e.Next
 	case errors.Is(err, context.Canceled):
 		out.Code = CodeCancelled
 	}

@@ -62,6 +62,8 @@ const (
 	KindBackup  = "backup"
 	KindRestore = "restore"
 	KindVerify  = "verify"
+	KindRekey   = "rekey"
+	KindDrill   = "drill"
 )
 
 // JobState is where a job is in its life.
@@ -84,6 +86,7 @@ type Job struct {
 	ID       int64      `json:"id"`
 	Kind     string     `json:"kind"`
 	Item     string     `json:"item,omitempty"`  // "" for all
+	Vault    string     `json:"vault,omitempty"` // of a job that is about a vault's keys
 	Point    string     `json:"point,omitempty"` // id of the point that it reads
 	State    JobState   `json:"state"`
 	Queued   time.Time  `json:"queued,omitzero"`
@@ -105,6 +108,8 @@ type JobResult struct {
 	Point   *Point         `json:"point,omitempty"` // a backup
 	Restore *RestoreResult `json:"restore,omitempty"`
 	Verify  *VerifyResult  `json:"verify,omitempty"`
+	Rekey   *RekeyResult   `json:"rekey,omitempty"`
+	Drill   *DrillResult   `json:"drill,omitempty"`
 }
 
 // RestoreResult says what a restore did, or would do on a dry run.
@@ -133,11 +138,11 @@ type VerifyResult struct {
 
 // Progress is how far a job is.
 type Progress struct {
-	Phase        string `json:"phase,omitempty"` // "reading", "writing", "checking"
+	Phase        string `json:"phase,omitempty"` // "reading", "writing", "checking", "wrapping"
 	Bytes        int64  `json:"bytes"`           // done, of the source or target
 	BytesTotal   int64  `json:"bytes_total"`     // 0 while it is not known
-	Entries      int64  `json:"entries"`
-	EntriesTotal int64  `json:"entries_total"` // 0 while it is not known
+	Entries      int64  `json:"entries"`         // of a rekey or drill: secrets
+	EntriesTotal int64  `json:"entries_total"`   // 0 while it is not known
 	NewBytes     int64  `json:"new_bytes"`
 	StoredBytes  int64  `json:"stored_bytes"`
 	Skipped      int64  `json:"skipped"`

@@ -245,6 +245,9 @@ func TestClientWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	if err := l.(*net.UnixListener).SetDeadline(time.Now().Add(time.Minute)); err != nil { // the client may have given up
+		t.Fatal(err)
+	}
 	conn, err := l.Accept()
 	for err == nil { // Listen's own look at the stale socket is not here: nobody listened
 		if n, _ := conn.Read(make([]byte, 4096)); n > 0 {

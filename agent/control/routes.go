@@ -16,19 +16,30 @@ func (s *Server) routes() []route {
 		{"GET /v1/status", RoleViewer, get(s, func(r *http.Request) (Status, error) { return b.Status(r.Context()) })},
 		{"GET /v1/version", RoleViewer, get(s, func(r *http.Request) (Version, error) { return b.Version(r.Context()) })},
 		{"POST /v1/config/check", RoleViewer, post(s, http.StatusOK, b.CheckConfig)},
+		{"POST /v1/audit/verify", RoleViewer, post(s, http.StatusOK, b.VerifyAudit)},
 
 		{"GET /v1/vaults", RoleViewer, list(s, func(r *http.Request) ([]Vault, error) { return b.Vaults(r.Context()) })},
 		{"GET /v1/vaults/{vault}", RoleViewer, get(s, func(r *http.Request) (Vault, error) {
 			return b.Vault(r.Context(), r.PathValue("vault"))
 		})},
 		{"POST /v1/vaults", RoleKeyAdmin, post(s, http.StatusCreated, b.CreateVault)},
+		{"POST /v1/vaults/mode", RoleKeyAdmin, post(s, http.StatusAccepted, checked(checkMode, b.RaiseMode))},
 		{"GET /v1/keys", RoleViewer, list(s, func(r *http.Request) ([]Key, error) { return b.Keys(r.Context()) })},
 		{"POST /v1/keys", RoleKeyAdmin, post(s, http.StatusCreated, b.CreateKey)},
+		{"GET /v1/keys/{key}/usage", RoleViewer, get(s, func(r *http.Request) (KeyUsage, error) {
+			return b.KeyUsage(r.Context(), KeyUsageRequest{Key: r.PathValue("key"), Version: r.URL.Query().Get("version")})
+		})},
+		{"POST /v1/keys/check", RoleOperator, post(s, http.StatusOK, b.CheckKey)}, // it asks the provider to unwrap
+		{"POST /v1/keys/link", RoleKeyAdmin, post(s, http.StatusOK, checked(checkLink, b.LinkKey))},
+		{"POST /v1/keys/rotate", RoleKeyAdmin, post(s, http.StatusAccepted, b.RotateKeys)},
+		{"POST /v1/keys/revalidate", RoleKeyAdmin, post(s, http.StatusOK, b.Revalidate)},
+		{"POST /v1/keys/drill", RoleKeyAdmin, post(s, http.StatusAccepted, b.DrillKeys)},
 
 		{"GET /v1/items", RoleViewer, list(s, func(r *http.Request) ([]Item, error) { return b.Items(r.Context()) })},
 		{"GET /v1/items/{item}", RoleViewer, get(s, func(r *http.Request) (Item, error) {
 			return b.Item(r.Context(), r.PathValue("item"))
 		})},
+		{"POST /v1/items/erase", RoleKeyAdmin, post(s, http.StatusOK, checked(checkErase, b.EraseItem))},
 		{"GET /v1/points", RoleViewer, list(s, func(r *http.Request) ([]Point, error) {
 			return b.Points(r.Context(), r.URL.Query().Get("item"))
 		})},
@@ -137,6 +148,42 @@ func checkVerify(q VerifyRequest) error {
 	return &Error{
 		Code: CodeBadRequest, Message: fmt.Sprintf("level %q is not known", string(q.Level)),
 		Next: "use structure or data",
+	}
+}
+
+// checkLink refuses to link a key that would also wrap.
+func checkLink(q KeyLink) error {
+	switch {
+	case q.URI == "":
+		return &Error{Code: CodeBadRequest, Message: "the key's uri is missing"}
+	case q.RestoreOnly || q.Unlink:
+		return nil
+	}
+	return &Error{
+		Code: CodeBadRequest, Message: "a key is linked to open what is there, and never to wrap",
+		Next: "set restore_only; a key that also wraps belongs into the configuration",
+	}
+}
+
+// checkMode refuses every mode that a vault cannot be raised to.
+func checkMode(q VaultMode) error {
+	if q.Mode == ModeCustomerManaged {
+		return nil
+	}
+	return &Error{
+		Code: CodeBadRequest, Message: fmt.Sprintf("a vault's mode is raised to %s and never lowered, and this asks for %q", ModeCustomerManaged, q.Mode),
+		Next: "for keys in files, make another vault",
+	}
+}
+
+// checkErase refuses an erasure that does not name its item twice.
+func checkErase(q ItemErase) error {
+	if q.Item != "" && q.Confirm == q.Item {
+		return nil
+	}
+	return &Error{
+		Code: CodeBadRequest, Message: fmt.Sprintf("erasing item %q is confirmed with %q", q.Item, q.Confirm),
+		Next: "confirm with the item's own name",
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +40,12 @@ func world() *controltest.Backend {
 		Differ: []control.DiffEntry{{Path: "/etc/\xff", Change: control.Changed, Type: "file", What: []string{"mode"}}},
 		Bytes:  map[string][]byte{"/etc/\xff": []byte("content"), "/etc/broken": []byte("half")},
 		Breaks: map[string]error{"/etc/broken": &control.Error{Code: control.CodeDamaged, Message: "pack x is damaged"}},
+		Usages: map[string]control.KeyUsage{"main": {Key: "main", Versions: []control.VersionUsage{
+			{Version: "v2", InUse: true, Secrets: 3, Total: 3, Lost: []control.LostItem{{Vault: "site", Item: "etc", Points: 2, First: start}}},
+			{Version: "v/1", Fingerprint: "ab", Total: 3, Lost: []control.LostItem{}, Retirable: true},
+		}}},
+		Erasures: map[string]control.ItemErased{"etc": {Item: "etc", Secrets: 2, Locked: 7, LockedKeys: 1, LockedUntil: start}},
+		Audit:    control.AuditReport{Path: "/var/lib/coffer/audit", Files: 1, Lines: 9, First: start, Head: "ab", Faults: []string{"line 3"}},
 	}
 }
 
@@ -126,6 +131,20 @@ func TestClientIsBackend(t *testing.T) {
 	same[[]control.Key](t, "keys")(c.Keys(ctx))(b.Keys(ctx))
 	key := control.KeyCreate{Name: "main", Bits: 4096}
 	same[control.Key](t, "create key")(c.CreateKey(ctx, key))(b.CreateKey(ctx, key))
+	preflight := control.KeyCheckRequest{Key: "main"}
+	same[control.KeyReport](t, "check key")(c.CheckKey(ctx, preflight))(b.CheckKey(ctx, preflight))
+	for _, version := range []string{"", "v/1"} {
+		usage := control.KeyUsageRequest{Key: "main", Version: version}
+		same[control.KeyUsage](t, "key usage")(c.KeyUsage(ctx, usage))(b.KeyUsage(ctx, usage))
+	}
+	link := control.KeyLink{Vault: "site", URI: "file:///old.pem", RestoreOnly: true}
+	same[control.Vault](t, "link key")(c.LinkKey(ctx, link))(b.LinkKey(ctx, link))
+	again := control.KeyRevalidate{Vault: "site"}
+	same[control.Vault](t, "revalidate")(c.Revalidate(ctx, again))(b.Revalidate(ctx, again))
+	erase := control.ItemErase{Item: "etc", Confirm: "etc"}
+	same[control.ItemErased](t, "erase item")(c.EraseItem(ctx, erase))(b.EraseItem(ctx, erase))
+	audit := control.AuditVerify{Head: "cd"}
+	same[control.AuditReport](t, "verify audit")(c.VerifyAudit(ctx, audit))(b.VerifyAudit(ctx, audit))
 	same[[]control.Item](t, "items")(c.Items(ctx))(b.Items(ctx))
 	same[control.Item](t, "item")(c.Item(ctx, "etc"))(b.Item(ctx, "etc"))
 	same[[]control.Point](t, "points")(c.Points(ctx, "etc"))(b.Points(ctx, "etc"))
@@ -259,6 +278,15 @@ func TestRequestsRefused(t *testing.T) {
 		{name: "overwrite", method: "POST", url: "http://coffer/v1/restore", body: `{"item":"etc","target":"/x","overwrite":"maybe"}`, status: 400},
 		{name: "paths_raw", method: "POST", url: "http://coffer/v1/restore", body: `{"item":"etc","target":"/x","paths_raw":["aa"]}`, status: 400},
 		{name: "level", method: "POST", url: "http://coffer/v1/verify", body: `{"level":"deep"}`, status: 400},
+		{name: "link to wrap", method: "POST", url: "http://coffer/v1/keys/link", body: `{"vault":"site","uri":"file:///x"}`, status: 400},
+		{name: "link nothing", method: "POST", url: "http://coffer/v1/keys/link", body: `{"vault":"site","restore_only":true}`, status: 400},
+		{name: "lower mode", method: "POST", url: "http://coffer/v1/vaults/mode", body: `{"vault":"site","mode":"software"}`, status: 400},
+		{name: "no mode", method: "POST", url: "http://coffer/v1/vaults/mode", body: `{"vault":"site"}`, status: 400},
+		{name: "erase unconfirmed", method: "POST", url: "http://coffer/v1/items/erase", body: `{"item":"etc"}`, status: 400},
+		{name: "erase another", method: "POST", url: "http://coffer/v1/items/erase", body: `{"item":"etc","confirm":"Etc"}`, status: 400},
+		{name: "erase nothing", method: "POST", url: "http://coffer/v1/items/erase", body: `{"item":"","confirm":""}`, status: 400},
+		{name: "rotate with more", method: "POST", url: "http://coffer/v1/keys/rotate", body: `{"vault":"site","force":true}`, status: 400},
+		{name: "usage of no key", method: "GET", url: "http://coffer/v1/keys/none/usage", status: 404},
 		{name: "job number", method: "GET", url: "http://coffer/v1/jobs/x", status: 400},
 		{name: "limit", method: "GET", url: "http://coffer/v1/jobs?limit=x", status: 400},
 		{name: "after", method: "GET", url: "http://coffer/v1/jobs/1/events?after=x", status: 400},
@@ -306,42 +334,5 @@ func TestPanicIsAnError(t *testing.T) {
 	c.stop()
 	if !strings.Contains(c.logs.String(), "panic=oh") {
 		t.Errorf("the log says %s", c.logs)
-	}
-}
-
-func TestRoles(t *testing.T) {
-	verbs := map[string]func(*running) error{
-		"status": func(c *running) error { _, err := c.Status(t.Context()); return err },
-		"backup": func(c *running) error {
-			_, err := c.Backup(t.Context(), control.BackupRequest{Item: "etc"})
-			return err
-		},
-		"entries": func(c *running) error {
-			_, err := collect(c.Entries(t.Context(), control.EntriesRequest{Item: "etc"}))
-			return err
-		},
-		"vault": func(c *running) error {
-			_, err := c.CreateVault(t.Context(), control.VaultCreate{Name: "new"})
-			return err
-		},
-	}
-	tests := map[control.Role][]string{
-		control.RoleNone:     {},
-		control.RoleViewer:   {"status"},
-		control.RoleOperator: {"status", "backup"},
-		control.RoleRestorer: {"status", "backup", "entries"},
-		control.RoleKeyAdmin: {"status", "backup", "entries", "vault"},
-	}
-	for role, may := range tests {
-		c := serve(t, world(), func(control.Peer) control.Role { return role })
-		for name, ask := range verbs {
-			want := control.CodeForbidden
-			if slices.Contains(may, name) {
-				want = ""
-			}
-			if got := control.CodeOf(ask(c)); got != want {
-				t.Errorf("%s as %s: code %q, want %q", name, role, got, want)
-			}
-		}
 	}
 }

@@ -29,7 +29,7 @@ func TestContent(t *testing.T) {
 		}
 	}
 	err := c.Content(t.Context(), control.ContentRequest{Item: "etc", Path: "/etc/\xff"}, failWriter{})
-	if err == nil || !strings.Contains(err.Error(), "no space") {
+	if err == nil || !strings.Contains(err.Error(), "no space") || control.AsError(err).Next == "" {
 		t.Errorf("a writer that fails gave %v", err)
 	}
 }

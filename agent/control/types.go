@@ -68,14 +68,20 @@ const (
 // Vault is one vault.
 type Vault struct {
 	Name    string    `json:"name"`
-	ID      string    `json:"id,omitempty"` // "" if it is not made yet
-	Store   string    `json:"store"`        // URL without secrets
-	Mode    string    `json:"mode,omitempty"`
+	ID      string    `json:"id,omitempty"`   // "" if it is not made yet
+	Store   string    `json:"store"`          // URL without secrets
+	Mode    string    `json:"mode,omitempty"` // ModeSoftware, ModeCustomerManaged
 	Keys    []Key     `json:"keys"`
 	State   KeyState  `json:"state"`
-	Checked time.Time `json:"checked,omitzero"` // of State
+	Since   time.Time `json:"since,omitzero"`   // State is so since then
+	Checked time.Time `json:"checked,omitzero"` // when State was last seen to be so
 	Created time.Time `json:"created,omitzero"`
 	Error   *Error    `json:"error,omitempty"` // why State is what it is
+	// Owed are the names of the keys that some secrets lack a wrapping of and should
+	// have one: they could not be reached when the secret was made.
+	Owed     []string   `json:"owed,omitempty"`
+	Coverage []Coverage `json:"coverage,omitempty"` // of each key version; none while it is not known
+	Warnings []Problem  `json:"warnings,omitempty"` // what custody rules say of it
 }
 
 // VaultCreate asks for a vault.
@@ -89,24 +95,49 @@ type VaultCreated struct {
 	Name          string `json:"name"`
 	Store         string `json:"store"`
 	RecoverySheet string `json:"recovery_sheet"` // text to print and put away; holds no secret
+	// Warnings are what its owner should mend: "no escrow key and no second key".
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Key is one version of a customer's key.
 type Key struct {
 	Name        string `json:"name"`
-	URI         string `json:"uri"` // without secrets
-	Provider    string `json:"provider"`
+	URI         string `json:"uri"`      // without secrets
+	Provider    string `json:"provider"` // software, pkcs11, keyvault, escrow
 	Version     string `json:"version,omitempty"`
 	Bits        int    `json:"bits,omitempty"`
 	Algorithm   string `json:"algorithm,omitempty"`
 	Fingerprint string `json:"fingerprint,omitempty"` // SHA-256 of the SubjectPublicKeyInfo, hex
-	Error       *Error `json:"error,omitempty"`       // why it cannot be used now
+	// InUse: new secrets are wrapped with this version.
+	InUse bool `json:"in_use,omitempty"`
+	// RestoreOnly: it opens what is there, and nothing new is wrapped with it.
+	RestoreOnly bool     `json:"restore_only,omitempty"`
+	Vaults      []string `json:"vaults,omitempty"` // names of those that it opens
+	Facts       KeyFacts `json:"facts,omitzero"`
+	Error       *Error   `json:"error,omitempty"` // why it cannot be used now
+}
+
+// KeyFacts is what the provider says of a version of a key. An answer is "yes",
+// "no", or "" if the provider does not say.
+type KeyFacts struct {
+	Hardware        string    `json:"hardware,omitempty"` // the private half cannot leave its hardware
+	Enabled         string    `json:"enabled,omitempty"`
+	MayUnwrap       string    `json:"may_unwrap,omitempty"`
+	SoftDelete      string    `json:"soft_delete,omitempty"`      // a deleted key can be recovered
+	PurgeProtection string    `json:"purge_protection,omitempty"` // and nobody can prevent that
+	Created         time.Time `json:"created,omitzero"`
+	Updated         time.Time `json:"updated,omitzero"`
+	NotBefore       time.Time `json:"not_before,omitzero"`
+	Expires         time.Time `json:"expires,omitzero"`
 }
 
 // KeyCreate asks for a key.
 type KeyCreate struct {
 	Name string `json:"name"`
 	Bits int    `json:"bits,omitempty"` // 0: the agent's choice
+	// Hybrid gives the key a second, post-quantum half: both are needed to open what
+	// is wrapped with it. Software keys alone.
+	Hybrid bool `json:"hybrid,omitempty"`
 }
 
 // Item is one protected thing.

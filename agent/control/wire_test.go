@@ -96,11 +96,16 @@ func TestPathsOnTheWire(t *testing.T) {
 func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
 		`{"item":"etc"}`, `{"item":"etc","target":"/x","paths":["/a","/b"],"paths_raw":[null,"/w=="]}`,
+		`{"key":"main"}`, `{"vault":"site","uri":"file:///x","restore_only":true}`, `{"vault":"site","new_generation":true}`,
+		`{"vault":"site","mode":"customer-managed"}`, `{"item":"etc","confirm":"etc"}`, `{"head":"ab"}`,
 		`{"level":"data"}`, `{"name":"site"}`, `{"item":"etc","input":{"name":"dump"}}`, `{}`, `[]`, `nul`, `{"item":1}`, `{"x":{}}`,
 	} {
 		f.Add(s)
 	}
-	paths := []string{"backup", "restore", "verify", "vaults", "keys", "config/check"}
+	paths := []string{
+		"backup", "restore", "verify", "vaults", "vaults/mode", "keys", "keys/check", "keys/link", "keys/rotate",
+		"keys/revalidate", "keys/drill", "items/erase", "config/check", "audit/verify",
+	}
 	f.Fuzz(func(t *testing.T, body string) {
 		b := world()
 		srv := control.NewServer(control.ServerConfig{

@@ -100,8 +100,8 @@ skipped, 4 the vault's keys are inaccessible.`,
 	root.PersistentFlags().SortFlags = false
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(
-		a.statusCmd(), a.versionCmd(), a.configCmd(), a.vaultCmd(), a.keyCmd(), a.itemCmd(),
-		a.backupCmd(), a.pointCmd(), a.restoreCmd(), a.catCmd(), a.verifyCmd(), a.jobCmd(),
+		a.statusCmd(), a.versionCmd(), a.configCmd(), a.vaultCmd(), a.keyCmd(), a.itemCmd(), a.backupCmd(),
+		a.pointCmd(), a.restoreCmd(), a.catCmd(), a.verifyCmd(), a.jobCmd(), a.auditCmd(),
 	)
 	return root
 }
@@ -158,6 +158,9 @@ func (a *app) fail(err error) int {
 		return code
 	}
 	fmt.Fprintf(a.err, "coffer: %s\n", strings.ReplaceAll(safeText(e.Message), "\n", "\n  "))
+	for _, need := range e.Needs {
+		fmt.Fprintf(a.err, "  needs   %s\n", safe(need))
+	}
 	if e.Next != "" {
 		fmt.Fprintf(a.err, "  next    %s\n", safeText(e.Next))
 	}
@@ -181,7 +184,7 @@ func (a *app) print(v any, text func(w *page)) error {
 	p := &page{now: a.now()}
 	text(p)
 	_, err := io.WriteString(a.out, p.String())
-	return err
+	return unwritten(err)
 }
 
 // writeJSON writes v, indented, as people and jq read it.
@@ -189,7 +192,17 @@ func writeJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return unwritten(enc.Encode(v))
+}
+
+// unwritten is the fault of a result that could not be written, or nil.
+func unwritten(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &control.Error{
+		Code: control.CodeFailed, Message: fmt.Sprintf("write the result: %v", err), Next: "see that there is room where the output goes",
+	}
 }
 
 // splitPoint reads ITEM[@POINT].

@@ -46,16 +46,10 @@ backup. A second Ctrl-C leaves the job to the agent.`,
 			if err != nil {
 				return err
 			}
-			if detach {
-				return a.detached(j)
-			}
 			if stdin {
 				return a.carryInput(cmd.Context(), j)
 			}
-			if j, err = a.carry(cmd.Context(), j); err != nil {
-				return err
-			}
-			return a.finish(j)
+			return a.through(cmd.Context(), j, detach)
 		},
 	}
 	cmd.Flags().BoolVar(&stdin, "stdin", false, "read the data from standard input")

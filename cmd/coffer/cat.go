@@ -25,7 +25,7 @@ it was written.`,
 			out := bufio.NewWriterSize(a.out, 256<<10)
 			err = a.Content(cmd.Context(), control.ContentRequest{Item: item, Point: point, Path: args[1]}, out)
 			if flushErr := out.Flush(); err == nil {
-				err = flushErr
+				err = unwritten(flushErr)
 			}
 			return err
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,12 +13,25 @@ import (
 // errLeft: the operator pressed Ctrl-C twice.
 var errLeft = errors.New("left")
 
+// through shows a job that this run has asked for: to its end, or only that it is
+// there.
+func (a *app) through(ctx context.Context, j control.Job, detach bool) error {
+	if detach {
+		return a.detached(j)
+	}
+	j, err := a.carry(ctx, j)
+	if err != nil {
+		return err
+	}
+	return a.finish(j)
+}
+
 // carry follows a job that this run has asked for to its end: it draws progress,
 // asks the agent to cancel at the first Ctrl-C and leaves at the second.
 func (a *app) carry(ctx context.Context, j control.Job) (control.Job, error) {
 	watch, leave := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer leave(nil)
-	d := a.newDrawer(jobLabel(j))
+	d := a.newDrawer(j)
 	defer d.close()
 	defer context.AfterFunc(a.hard, func() { leave(errLeft) })()
 	asked := make(chan error, 1)
@@ -64,7 +78,10 @@ func (a *app) follow(ctx context.Context, j control.Job, d drawer) (control.Job,
 		case j.State.Ended():
 			return j, nil
 		case broken == nil:
-			broken = &control.Error{Code: control.CodeProtocol, Message: "the agent stopped telling of a job that has not ended"}
+			broken = &control.Error{
+				Code: control.CodeProtocol, Message: "the agent stopped telling of a job that has not ended",
+				Next: fmt.Sprintf("see how it is: coffer job show %d", j.ID),
+			}
 		}
 		if !heard || control.CodeOf(broken) != control.CodeTorn {
 			return j, fmt.Errorf("follow job %d: %w", j.ID, broken)
@@ -74,10 +91,7 @@ func (a *app) follow(ctx context.Context, j control.Job, d drawer) (control.Job,
 
 // jobLabel names what a job is about.
 func jobLabel(j control.Job) string {
-	if j.Item == "" {
-		return j.Kind
-	}
-	return j.Item
+	return cmp.Or(j.Item, j.Vault, j.Kind)
 }
 
 // finish shows how a job ended, and sets the exit code.
@@ -99,13 +113,16 @@ func (a *app) finish(j control.Job) error {
 
 // jobFault is why a job did not end well.
 func jobFault(j control.Job) error {
-	if j.Error != nil {
-		return fmt.Errorf("%s: %w", strings.TrimSpace(j.Kind+" "+j.Item), j.Error)
+	next := fmt.Sprintf("see coffer job show %d, and the agent's log", j.ID)
+	if j.Error == nil {
+		return &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("job %d is %s", j.ID, j.State), Next: next}
 	}
-	return &control.Error{
-		Code: control.CodeFailed, Message: fmt.Sprintf("job %d is %s", j.ID, j.State),
-		Next: fmt.Sprintf("see coffer job show %d, and the agent's log", j.ID),
+	e := *j.Error
+	e.Message = strings.TrimSpace(j.Kind+" "+cmp.Or(j.Item, j.Vault)) + ": " + e.Message
+	if e.Next == "" && e.Code != control.CodeCancelled {
+		e.Next = next
 	}
+	return &e
 }
 
 // detached tells of a job that goes on alone.
@@ -125,6 +142,10 @@ func (p *page) result(j control.Job) {
 		p.restored(j, *r.Restore)
 	case r != nil && r.Verify != nil:
 		p.verified(j, *r.Verify)
+	case r != nil && r.Rekey != nil:
+		p.rewrapped(*r.Rekey)
+	case r != nil && r.Drill != nil:
+		p.drilled(*r.Drill)
 	default:
 		p.line("%s: job %d is %s", safe(jobLabel(j)), j.ID, j.State)
 	}

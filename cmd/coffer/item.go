@@ -4,61 +4,51 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"github.com/cofferbackup/coffer/agent/control"
 )
 
 func (a *app) itemCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "item", Short: "Show what is protected", RunE: group}
+	cmd := &cobra.Command{Use: "item", Short: "Show and erase what is protected", RunE: group}
 	cmd.AddCommand(&cobra.Command{
 		Use:     "list",
 		Short:   "List the items",
 		Example: "  coffer item list",
 		Args:    takes(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			items, err := a.Items(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.print(items, func(p *page) {
-				if len(items) == 0 {
-					p.line("The configuration names no items.")
-					return
-				}
-				rows := make([][]string, len(items))
-				for i, it := range items {
-					rows[i] = []string{it.Name, it.Vault, it.Kind, it.Source, when(it.LastGood, p.now), strconv.Itoa(it.Points)}
-				}
-				p.table([]string{"ITEM", "VAULT", "KIND", "SOURCE", "LAST GOOD POINT", "POINTS"}, rows)
-			})
-		},
+		RunE:    listing(a, (*control.Client).Items, "The configuration names no items.", (*page).itemList),
 	}, &cobra.Command{
 		Use:     "show ITEM",
 		Short:   "Show an item",
 		Example: "  coffer item show etc",
 		Args:    takes(1, 1, "the name of an item"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			it, err := a.Item(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return a.print(it, func(p *page) {
-				p.fact("item", it.Name)
-				p.fact("vault", it.Vault)
-				p.fact("kind", it.Kind)
-				p.fact("source", it.Source)
-				p.fact("last point", it.LastPoint)
-				p.fact("last good", when(it.LastGood, p.now))
-				if !it.Next.IsZero() {
-					p.fact("next", when(it.Next, p.now))
-				}
-				p.fact("points", strconv.Itoa(it.Points))
-				p.fact("source size", size(it.SourceBytes))
-				p.fact("stored", size(it.StoredBytes))
-				if it.Error != nil {
-					p.fact("not well", it.Error.Message)
-					p.fact("next", it.Error.Next)
-				}
-			})
-		},
-	})
+		RunE:    showing(a, (*control.Client).Item, (*page).item),
+	}, a.itemEraseCmd())
 	return cmd
+}
+
+func (p *page) itemList(items []control.Item) {
+	rows := make([][]string, len(items))
+	for i, it := range items {
+		rows[i] = []string{it.Name, it.Vault, it.Kind, it.Source, when(it.LastGood, p.now), strconv.Itoa(it.Points)}
+	}
+	p.table([]string{"ITEM", "VAULT", "KIND", "SOURCE", "LAST GOOD POINT", "POINTS"}, rows)
+}
+
+func (p *page) item(it control.Item) {
+	p.fact("item", it.Name)
+	p.fact("vault", it.Vault)
+	p.fact("kind", it.Kind)
+	p.fact("source", it.Source)
+	p.fact("last point", it.LastPoint)
+	p.fact("last good", when(it.LastGood, p.now))
+	if !it.Next.IsZero() {
+		p.fact("next", when(it.Next, p.now))
+	}
+	p.fact("points", strconv.Itoa(it.Points))
+	p.fact("source size", size(it.SourceBytes))
+	p.fact("stored", size(it.StoredBytes))
+	if it.Error != nil {
+		p.fact("not well", it.Error.Message)
+		p.fact("next", it.Error.Next)
+	}
 }

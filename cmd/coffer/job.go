@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,13 +17,13 @@ func (a *app) jobCmd() *cobra.Command {
 	return cmd
 }
 
-// jobID reads the number of a job.
-func jobID(arg string) (int64, error) {
+// jobOf asks for the job that an argument is the number of.
+func jobOf(c *control.Client, ctx context.Context, arg string) (control.Job, error) {
 	id, err := strconv.ParseInt(strings.TrimPrefix(arg, "#"), 10, 64)
 	if err != nil || id <= 0 {
-		return 0, &usageError{fmt.Sprintf("%q is not the number of a job", arg), "coffer job list shows them"}
+		return control.Job{}, &usageError{fmt.Sprintf("%q is not the number of a job", arg), "coffer job list shows them"}
 	}
-	return id, nil
+	return c.Job(ctx, id)
 }
 
 func (a *app) jobListCmd() *cobra.Command {
@@ -32,19 +33,9 @@ func (a *app) jobListCmd() *cobra.Command {
 		Short:   "List jobs, the newest first",
 		Example: "  coffer job list\n  coffer job list --item etc --state failed",
 		Args:    takes(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			jobs, err := a.Jobs(cmd.Context(), f)
-			if err != nil {
-				return err
-			}
-			return a.print(jobs, func(p *page) {
-				if len(jobs) == 0 {
-					p.line("There are no such jobs.")
-					return
-				}
-				p.jobs(jobs)
-			})
-		},
+		RunE: listing(a, func(c *control.Client, ctx context.Context) ([]control.Job, error) {
+			return c.Jobs(ctx, f)
+		}, "There are no such jobs.", (*page).jobs),
 	}
 	cmd.Flags().StringVar(&f.Item, "item", "", "only of this `item`")
 	cmd.Flags().StringVar((*string)(&f.State), "state", "", "only in this `state`: queued, running, done, failed, cancelled")
@@ -55,16 +46,16 @@ func (a *app) jobListCmd() *cobra.Command {
 func (p *page) jobs(jobs []control.Job) {
 	rows := make([][]string, len(jobs))
 	for i, j := range jobs {
-		rows[i] = []string{strconv.FormatInt(j.ID, 10), j.Kind, j.Item, p.jobState(j), when(j.Queued, p.now), p.jobTime(j)}
+		rows[i] = []string{strconv.FormatInt(j.ID, 10), j.Kind, j.Item, j.Vault, p.jobState(j), when(j.Queued, p.now), p.jobTime(j)}
 	}
-	p.table([]string{"JOB", "KIND", "ITEM", "STATE", "ASKED FOR", ">TOOK"}, rows)
+	p.table([]string{"JOB", "KIND", "ITEM", "VAULT", "STATE", "ASKED FOR", ">TOOK"}, rows)
 }
 
 // jobState says how a job is in a few words.
 func (p *page) jobState(j control.Job) string {
 	s := string(j.State)
-	if j.State == control.JobRunning && j.Progress.BytesTotal > 0 {
-		s += fmt.Sprintf(", %d %%", min(j.Progress.Bytes, j.Progress.BytesTotal)*100/j.Progress.BytesTotal)
+	if done, total := share(j.Progress); j.State == control.JobRunning && total > 0 {
+		s += fmt.Sprintf(", %d %%", done*100/total)
 	}
 	if j.Progress.Skipped > 0 {
 		s += ", " + count(j.Progress.Skipped) + " skipped"
@@ -88,17 +79,7 @@ func (a *app) jobShowCmd() *cobra.Command {
 		Short:   "Show a job, and the entries that it skipped",
 		Example: "  coffer job show 118",
 		Args:    takes(1, 1, "the number of a job"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := jobID(args[0])
-			if err != nil {
-				return err
-			}
-			j, err := a.Job(cmd.Context(), id)
-			if err != nil {
-				return err
-			}
-			return a.print(j, func(p *page) { p.job(j) })
-		},
+		RunE:    showing(a, jobOf, (*page).job),
 	}
 }
 
@@ -106,18 +87,16 @@ func (p *page) job(j control.Job) {
 	p.fact("job", strconv.FormatInt(j.ID, 10))
 	p.fact("kind", j.Kind)
 	p.fact("item", j.Item)
+	p.fact("vault", j.Vault)
 	p.fact("point", j.Point)
 	p.fact("state", p.jobState(j))
 	p.fact("asked for", when(j.Queued, p.now))
 	p.fact("by", j.By)
 	p.fact("took", p.jobTime(j))
-	if j.Error != nil {
-		p.fact("because", j.Error.Message)
-		p.fact("next", j.Error.Next)
-	}
+	p.fault(j.Error)
 	if j.Result != nil {
 		p.line("")
-		p.result(control.Job{ID: j.ID, Item: j.Item, Kind: j.Kind, Point: j.Point, Result: j.Result})
+		p.result(control.Job{ID: j.ID, Item: j.Item, Vault: j.Vault, Kind: j.Kind, Point: j.Point, Result: j.Result})
 	}
 	if len(j.Skips) == 0 {
 		return
@@ -141,15 +120,11 @@ on.`,
 		Example: "  coffer job watch 118",
 		Args:    takes(1, 1, "the number of a job"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := jobID(args[0])
+			j, err := jobOf(a.Client, cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			j, err := a.Job(cmd.Context(), id)
-			if err != nil {
-				return err
-			}
-			d := a.newDrawer(jobLabel(j))
+			d := a.newDrawer(j)
 			j, err = a.follow(cmd.Context(), j, d)
 			d.close()
 			if err != nil {
@@ -167,15 +142,14 @@ func (a *app) jobCancelCmd() *cobra.Command {
 		Example: "  coffer job cancel 118",
 		Args:    takes(1, 1, "the number of a job"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := jobID(args[0])
+			j, err := jobOf(a.Client, cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			if err := a.Cancel(cmd.Context(), id); err != nil {
+			if err := a.Cancel(cmd.Context(), j.ID); err != nil {
 				return err
 			}
-			j, err := a.Job(cmd.Context(), id)
-			if err != nil {
+			if j, err = a.Job(cmd.Context(), j.ID); err != nil {
 				return err
 			}
 			return a.print(j, func(p *page) { p.line("job %d is %s", j.ID, j.State) })

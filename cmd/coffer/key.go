@@ -9,34 +9,44 @@ import (
 )
 
 func (a *app) keyCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "key", Short: "Make and list keys", RunE: group}
-	cmd.AddCommand(a.keyCreateCmd(), a.keyListCmd())
+	cmd := &cobra.Command{Use: "key", Short: "Make, check, rotate and show keys", RunE: group}
+	cmd.AddCommand(
+		a.keyCreateCmd(), a.keyListCmd(), a.keyShowCmd(), a.keyCheckCmd(), a.keyUsageCmd(), a.keyLinkCmd(), a.keyUnlinkCmd(),
+		a.keyRotateCmd(), a.keyRevalidateCmd(), a.keyDrillCmd(),
+	)
 	return cmd
 }
 
 func (a *app) keyCreateCmd() *cobra.Command {
-	var bits int
+	var req control.KeyCreate
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a key where the configuration says that it is",
 		Long: `Make a key where the configuration says that it is. In an HSM it is made inside,
 cannot be taken out, and can do nothing but decrypt. A file is written with mode
-0600, and never over another.`,
-		Example: "  coffer key create main\n  coffer key create main --bits 4096",
+0600, and never over another.
+
+With --hybrid a key in a file gets a second half, ML-KEM-768, and both are needed
+to open what is wrapped with it: against somebody who keeps what is stored today,
+to open it with a quantum computer later.`,
+		Example: "  coffer key create main\n  coffer key create main --bits 4096\n  coffer key create file --hybrid",
 		Args:    takes(1, 1, "the name of a key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := a.CreateKey(cmd.Context(), control.KeyCreate{Name: args[0], Bits: bits})
+			req.Name = args[0]
+			k, err := a.CreateKey(cmd.Context(), req)
 			if err != nil {
 				return err
 			}
 			return a.print(k, func(p *page) {
 				p.line("%s: key made, RSA of %d bits", safe(keyLabel(k)), k.Bits)
 				p.fact("  uri", k.URI)
+				p.fact("  wraps with", k.Algorithm)
 				p.fact("  fingerprint", k.Fingerprint)
 			})
 		},
 	}
-	cmd.Flags().IntVar(&bits, "bits", 0, "`size` of the key: 2048, 3072 or 4096 (default: the agent's)")
+	cmd.Flags().IntVar(&req.Bits, "bits", 0, "`size` of the key: 2048, 3072 or 4096 (default: the agent's)")
+	cmd.Flags().BoolVar(&req.Hybrid, "hybrid", false, "add a post-quantum half; only for a key in a file")
 	return cmd
 }
 
@@ -46,37 +56,18 @@ func (a *app) keyListCmd() *cobra.Command {
 		Short:   "List the keys",
 		Example: "  coffer key list",
 		Args:    takes(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			keys, err := a.Keys(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.print(keys, func(p *page) {
-				if len(keys) == 0 {
-					p.line("The configuration names no keys.")
-					return
-				}
-				p.keys(keys)
-			})
-		},
+		RunE:    listing(a, (*control.Client).Keys, "The configuration names no keys.", (*page).keys),
 	}
 }
 
 func (p *page) keys(keys []control.Key) {
 	rows := make([][]string, len(keys))
 	for i, k := range keys {
-		bits, print := "", k.Fingerprint
+		bits := ""
 		if k.Bits > 0 {
 			bits = "RSA " + strconv.Itoa(k.Bits)
 		}
-		if len(print) > 16 {
-			print = print[:16]
-		}
-		state := "answers"
-		if k.Error != nil {
-			state = k.Error.Message
-		}
-		rows[i] = []string{keyLabel(k), bits, k.Algorithm, print, k.URI, state}
+		rows[i] = []string{keyLabel(k), bits, k.Algorithm, brief(k.Fingerprint), k.URI, keyState(k)}
 	}
 	p.table([]string{"KEY", "KIND", "WRAPS WITH", "FINGERPRINT", "WHERE", "STATE"}, rows)
 	for _, k := range keys {
@@ -84,4 +75,15 @@ func (p *page) keys(keys []control.Key) {
 			p.line("%s: next  %s", safe(k.Name), safe(k.Error.Next))
 		}
 	}
+}
+
+// keyState says in a few words how a key is.
+func keyState(k control.Key) string {
+	switch {
+	case k.Error != nil:
+		return k.Error.Message
+	case k.Provider == "escrow":
+		return "kept offline"
+	}
+	return "answers"
 }

@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 			serve(t, e, "closed", world(), "0.1.0", func(control.Peer) control.Role { return control.RoleNone })
 			serve(t, e, "viewer", world(), "0.1.0", func(control.Peer) control.Role { return control.RoleViewer })
 			serve(t, e, "sick", ill(), "0.1.0", nil)
+			serve(t, e, "custody", custody(), "0.1.0", nil)
 			serve(t, e, "empty", &controltest.Backend{Now: now, Host: "web2"}, "0.1.0", nil)
 			e.Setenv("CALLER", strconv.Itoa(os.Geteuid()))
 			e.Setenv("COFFER_SOCKET", filepath.Join(e.WorkDir, "s"))
@@ -198,8 +199,8 @@ func play(kind, item string, point control.Point) controltest.Play {
 	switch {
 	case item == "locked":
 		run.End = control.Job{State: control.JobFailed, Error: &control.Error{
-			Code: control.CodeKeysInaccessible, Message: "a key that this needs does not answer\nneeds   main v3: token not present",
-			Next: "put the token back",
+			Code: control.CodeKeysInaccessible, Message: "a key that this needs does not answer",
+			Needs: []string{"main v3: token not present"}, Next: "put the token back",
 		}}
 	case item == "slow" || item == "db":
 		run.Waits = true

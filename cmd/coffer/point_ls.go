@@ -49,7 +49,7 @@ func list[T any](a *app, seq iter.Seq2[T, error], text func(io.Writer, T)) error
 	enc.SetEscapeHTML(false)
 	for v, err := range seq {
 		if err == nil && a.json {
-			err = enc.Encode(v)
+			err = unwritten(enc.Encode(v))
 		} else if err == nil {
 			text(out, v)
 		}
@@ -58,7 +58,7 @@ func list[T any](a *app, seq iter.Seq2[T, error], text func(io.Writer, T)) error
 			return err
 		}
 	}
-	return out.Flush()
+	return unwritten(out.Flush())
 }
 
 // entryLine writes an entry as ls -l does.

@@ -23,7 +23,8 @@ const (
 
 // meter turns what a job tells into words. All times are the agent's.
 type meter struct {
-	label string
+	label  string
+	things string // what entries are called
 
 	mu    sync.Mutex
 	last  control.Progress
@@ -49,6 +50,15 @@ func (m *meter) see(p control.Progress, at time.Time) {
 	}
 }
 
+// share returns how much of how much is done, in bytes or else in entries. A total
+// of 0 is one that is not known.
+func share(p control.Progress) (done, total int64) {
+	if p.BytesTotal > 0 {
+		return min(p.Bytes, p.BytesTotal), p.BytesTotal
+	}
+	return min(p.Entries, p.EntriesTotal), p.EntriesTotal
+}
+
 // rate returns bytes per second, or 0 if there is nothing to tell it by.
 func (m *meter) rate() float64 {
 	if len(m.marks) < 2 {
@@ -65,20 +75,21 @@ func (m *meter) rate() float64 {
 func (m *meter) parts() []string {
 	p, rate := m.last, m.rate()
 	var parts []string
+	if done, total := share(p); total > 0 {
+		parts = append(parts, fmt.Sprintf("%d %%", done*100/total))
+	}
 	switch {
 	case p.BytesTotal > 0:
-		parts = append(parts,
-			fmt.Sprintf("%d %%", min(p.Bytes, p.BytesTotal)*100/p.BytesTotal),
-			size(p.Bytes)+" of "+size(p.BytesTotal))
-	case p.Bytes > 0 || p.Entries == 0:
+		parts = append(parts, size(p.Bytes)+" of "+size(p.BytesTotal))
+	case p.Bytes > 0 || p.Entries == 0 && p.EntriesTotal == 0:
 		parts = append(parts, size(p.Bytes))
 	}
-	if p.BytesTotal == 0 && p.Entries > 0 {
-		entries := count(p.Entries)
-		if p.EntriesTotal > 0 {
-			entries += " of " + count(p.EntriesTotal)
-		}
-		parts = append(parts, entries+" entries")
+	switch {
+	case p.BytesTotal > 0:
+	case p.EntriesTotal > 0:
+		parts = append(parts, count(p.Entries)+" of "+count(p.EntriesTotal)+" "+m.things)
+	case p.Entries > 0:
+		parts = append(parts, count(p.Entries)+" "+m.things)
 	}
 	if rate >= 1 {
 		parts = append(parts, size(int64(rate))+"/s")
@@ -108,11 +119,11 @@ func (m *meter) bar(width int) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	text := safe(m.label) + "  "
-	if p := m.last; p.BytesTotal > 0 {
-		full := int(min(p.Bytes, p.BytesTotal) * barWidth / p.BytesTotal)
+	if done, total := share(m.last); total > 0 {
+		full := int(done * barWidth / total)
 		text += strings.Repeat("#", full) + strings.Repeat("-", barWidth-full) + "  "
-	} else if p.Phase != "" {
-		text += safe(p.Phase) + "  "
+	} else if m.last.Phase != "" {
+		text += safe(m.last.Phase) + "  "
 	}
 	text += strings.Join(m.parts(), "  ")
 	if r := []rune(text); len(r) > width {
@@ -129,8 +140,11 @@ type drawer interface {
 }
 
 // newDrawer returns what fits to where standard error goes.
-func (a *app) newDrawer(label string) drawer {
-	m := &meter{label: label}
+func (a *app) newDrawer(j control.Job) drawer {
+	m := &meter{label: jobLabel(j), things: "entries"}
+	if j.Kind == control.KindRekey || j.Kind == control.KindDrill {
+		m.things = "secrets"
+	}
 	switch {
 	case a.json:
 		return silent{}

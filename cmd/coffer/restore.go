@@ -47,13 +47,7 @@ goes on from there.`,
 			if err != nil {
 				return err
 			}
-			if detach {
-				return a.detached(j)
-			}
-			if j, err = a.carry(cmd.Context(), j); err != nil {
-				return err
-			}
-			return a.finish(j)
+			return a.through(cmd.Context(), j, detach)
 		},
 	}
 	cmd.Flags().StringArrayVar(&req.Paths, "path", nil, "only this `path` and what is below it; may be repeated")

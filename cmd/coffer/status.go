@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,7 +45,8 @@ func (p *page) status(s control.Status) {
 	}
 	if len(s.Vaults) > 0 {
 		p.line("")
-		p.vaults(s.Vaults)
+		p.vaultTable(s.Vaults)
+		p.vaultNotes(s.Vaults, s.Problems)
 	}
 	if len(s.Items) > 0 {
 		p.line("")
@@ -56,16 +58,46 @@ func (p *page) status(s control.Status) {
 	}
 }
 
+// vaults lists vaults, and what is to be said of their keys.
 func (p *page) vaults(vaults []control.Vault) {
+	p.vaultTable(vaults)
+	p.vaultNotes(vaults, nil)
+}
+
+func (p *page) vaultTable(vaults []control.Vault) {
 	rows := make([][]string, len(vaults))
 	for i, v := range vaults {
-		keys := make([]string, len(v.Keys))
-		for k, key := range v.Keys {
-			keys[k] = keyLabel(key)
+		var keys, names []string
+		for _, k := range v.Keys { // of each key the version in use, which is the first
+			if !k.RestoreOnly && !slices.Contains(names, k.Name) {
+				keys, names = append(keys, keyLabel(k)), append(names, k.Name)
+			}
 		}
 		rows[i] = []string{v.Name, v.Store, strings.Join(keys, ", "), p.state(v)}
 	}
 	p.table([]string{"VAULT", "STORE", "KEYS", "STATE"}, rows)
+}
+
+// vaultNotes says why vaults are not accessible, unless a problem that was shown
+// says so, and which keys are owed wrappings.
+func (p *page) vaultNotes(vaults []control.Vault, shown []control.Problem) {
+	for _, v := range vaults {
+		said := slices.ContainsFunc(shown, func(pr control.Problem) bool { return pr.Subject == "vault "+v.Name })
+		if v.Error != nil && v.State != control.StateAccessible && !said {
+			p.line("%s: because  %s", safe(v.Name), safe(v.Error.Message))
+			if v.Error.Next != "" {
+				p.line("%s: next     %s", safe(v.Name), safe(v.Error.Next))
+			}
+		}
+		if len(v.Owed) > 0 {
+			p.line("%s: owed to  %s", safe(v.Name), safe(owed(v)))
+		}
+	}
+}
+
+// owed says which keys lack wrappings, and when they get them.
+func owed(v control.Vault) string {
+	return strings.Join(v.Owed, ", ") + ": wrappings of some secrets, made when the key answers"
 }
 
 // keyLabel names a key and where it lives: "main (HSM, v3)".
@@ -78,9 +110,14 @@ func keyLabel(k control.Key) string {
 		more = append(more, "Key Vault")
 	case "software":
 		more = append(more, "file")
+	case "escrow":
+		more = append(more, "offline")
 	}
 	if k.Version != "" {
 		more = append(more, k.Version)
+	}
+	if k.RestoreOnly {
+		more = append(more, "restore only")
 	}
 	if len(more) == 0 {
 		return k.Name
@@ -90,21 +127,24 @@ func keyLabel(k control.Key) string {
 
 // state says how a vault's keys are.
 func (p *page) state(v control.Vault) string {
-	var s string
+	var s, next string
 	switch v.State {
 	case control.StateAbsent:
 		return "not made yet: coffer vault create " + v.Name
 	case control.StateUnknown:
 		return "not checked yet"
 	case control.StateRevalidation:
-		s = "requires revalidation"
+		s, next = "requires revalidation", ": coffer key revalidate "+v.Name
 	default:
 		s = string(v.State)
+	}
+	if !v.Since.IsZero() && v.State != control.StateAccessible {
+		s += " for " + roughly(p.now.Sub(v.Since))
 	}
 	if !v.Checked.IsZero() {
 		s += ", checked " + roughly(p.now.Sub(v.Checked)) + " ago"
 	}
-	return s
+	return s + next
 }
 
 func (p *page) items(items []control.Item) {

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/cofferbackup/coffer/agent/control"
 )
 
 // safe makes text that came from elsewhere fit to be shown in one line: what could
@@ -167,6 +169,18 @@ func (p *page) fact(name, value string) {
 	if value != "" {
 		p.line("%-12s %s", name, safe(value))
 	}
+}
+
+// fault adds why something is not as it should be, and what to do about it.
+func (p *page) fault(e *control.Error) {
+	if e == nil {
+		return
+	}
+	p.fact("because", e.Message)
+	for _, need := range e.Needs {
+		p.fact("needs", need)
+	}
+	p.fact("next", e.Next)
 }
 
 // table adds rows in columns. Columns whose heads begin with ">" are set to the

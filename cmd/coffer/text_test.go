@@ -81,7 +81,7 @@ func TestTimes(t *testing.T) {
 
 // TestMeter pins what a bar says through the life of a job.
 func TestMeter(t *testing.T) {
-	m := &meter{label: "etc"}
+	m := &meter{label: "etc", things: "entries"}
 	see := func(second int, p control.Progress) { m.see(p, now.Add(time.Duration(second)*time.Second)) }
 	expect := func(bar string) {
 		t.Helper()
@@ -104,5 +104,28 @@ func TestMeter(t *testing.T) {
 	expect("etc  ######################  100 %  2.3 GiB of 1.2 GiB  200 MiB/s")
 	if got := m.bar(10); got != "etc  #####" {
 		t.Errorf("in a narrow terminal: %q", got)
+	}
+}
+
+// TestMeterOfSecrets pins what a bar says of a job that counts and has no bytes.
+func TestMeterOfSecrets(t *testing.T) {
+	m := &meter{label: "site", things: "secrets"}
+	for done, want := range map[int64]string{
+		0:    "site  ----------------------  0 %  0 of 1,000 secrets",
+		250:  "site  #####-----------------  25 %  250 of 1,000 secrets",
+		1001: "site  ######################  100 %  1,001 of 1,000 secrets",
+	} {
+		m.see(control.Progress{Phase: "wrapping", Entries: done, EntriesTotal: 1000}, now)
+		if got := m.bar(100); got != want {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
+	}
+}
+
+func TestPercent(t *testing.T) {
+	for share, want := range map[float64]string{0: "0 %", 0.01: "0.1 %", 40: "40 %", 33.3333: "33.3 %", 99.99: "99.9 %", 100: "100 %"} {
+		if got := percent(share); got != want {
+			t.Errorf("percent(%v) = %q, want %q", share, got, want)
+		}
 	}
 }

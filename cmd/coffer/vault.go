@@ -8,7 +8,7 @@ import (
 
 func (a *app) vaultCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "vault", Short: "Make and show vaults", RunE: group}
-	cmd.AddCommand(a.vaultCreateCmd(), a.vaultListCmd(), a.vaultShowCmd())
+	cmd.AddCommand(a.vaultCreateCmd(), a.vaultListCmd(), a.vaultShowCmd(), a.vaultModeCmd())
 	return cmd
 }
 
@@ -31,6 +31,9 @@ into the configuration as well, to pin the vault where there is no state yet.`,
 			}
 			return a.print(v, func(p *page) {
 				p.line("%s: vault %s made in %s", safe(v.Name), safe(v.ID), safe(v.Store))
+				for _, w := range v.Warnings {
+					p.line("  warning  %s", safe(w))
+				}
 				p.line("")
 				p.line("%s", safeText(v.RecoverySheet))
 			})
@@ -44,19 +47,7 @@ func (a *app) vaultListCmd() *cobra.Command {
 		Short:   "List the vaults",
 		Example: "  coffer vault list",
 		Args:    takes(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			vaults, err := a.Vaults(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.print(vaults, func(p *page) {
-				if len(vaults) == 0 {
-					p.line("The configuration names no vaults.")
-					return
-				}
-				p.vaults(vaults)
-			})
-		},
+		RunE:    listing(a, (*control.Client).Vaults, "The configuration names no vaults.", (*page).vaults),
 	}
 }
 
@@ -66,13 +57,7 @@ func (a *app) vaultShowCmd() *cobra.Command {
 		Short:   "Show a vault and its keys",
 		Example: "  coffer vault show site",
 		Args:    takes(1, 1, "the name of a vault"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := a.Vault(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return a.print(v, func(p *page) { p.vault(v) })
-		},
+		RunE:    showing(a, (*control.Client).Vault, (*page).vault),
 	}
 }
 
@@ -81,16 +66,32 @@ func (p *page) vault(v control.Vault) {
 	p.fact("id", v.ID)
 	p.fact("store", v.Store)
 	p.fact("keys are", p.state(v))
-	if v.Error != nil {
-		p.fact("because", v.Error.Message)
-		p.fact("next", v.Error.Next)
+	if !v.Since.IsZero() && v.State != control.StateAccessible {
+		p.fact("since", when(v.Since, p.now))
 	}
+	p.fault(v.Error)
 	p.fact("mode", v.Mode)
+	if len(v.Owed) > 0 {
+		p.fact("owed to", owed(v))
+	}
 	if !v.Created.IsZero() {
 		p.fact("made", when(v.Created, p.now))
 	}
 	if len(v.Keys) > 0 {
 		p.line("")
 		p.keys(v.Keys)
+	}
+	if len(v.Coverage) > 0 {
+		p.line("")
+		p.coverage(v.Coverage)
+	}
+	if len(v.Warnings) > 0 {
+		p.line("")
+	}
+	for _, w := range v.Warnings {
+		p.line("warning: %s: %s", safe(w.Subject), safe(w.Message))
+		if w.Next != "" {
+			p.line("  next    %s", safe(w.Next))
+		}
 	}
 }

@@ -37,13 +37,7 @@ level "structure" checks that all that points refer to is there, and reads littl
 			if err != nil {
 				return err
 			}
-			if detach {
-				return a.detached(j)
-			}
-			if j, err = a.carry(cmd.Context(), j); err != nil {
-				return err
-			}
-			return a.finish(j)
+			return a.through(cmd.Context(), j, detach)
 		},
 	}
 	cmd.Flags().StringVar(&level, "level", level, "how `deep`: structure, data")

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cofferbackup/coffer/agent"
+	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/kek"
@@ -93,7 +94,7 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 	}
 	var keys []kek.Key
 	for i, uri := range o.keys {
-		opened, err := parts.Key(ctx, fmt.Sprintf("key %d", i+1), uri)
+		opened, err := parts.Key(ctx, fmt.Sprintf("key %d", i+1), config.Key{URI: uri})
 		if err != nil {
 			return agent.Fault(err)
 		}
@@ -101,7 +102,7 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 	}
 	ring := kek.NewRing(keys...)
 	defer ring.Close()
-	v, err := catalog.Open(ctx, st, id, ring)
+	v, err := catalog.Open(ctx, st, catalog.OpenOptions{ID: id, Ring: ring})
 	if err != nil {
 		return agent.Fault(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cofferbackup/coffer/agent"
+	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 )
@@ -66,9 +67,25 @@ func run(ctx context.Context, path string) error {
 	}
 	parts, closeParts := newParts(log, time.Now)
 	defer closeParts()
+	sinks, err := auditSinks(settings.Audit)
+	if err != nil {
+		return fmt.Errorf("audit.syslog: %w", err)
+	}
 	return agent.Run(ctx, agent.Config{
-		Settings: settings, Parts: parts, Clock: time.Now, Log: log, Program: versionInfo(path),
+		Settings: settings, Parts: parts, Clock: time.Now, After: time.After, Sinks: sinks, Log: log, Program: versionInfo(path),
 	}, listener, access)
+}
+
+// auditSinks is where the audit log goes besides the agent's state.
+func auditSinks(cfg config.Audit) ([]audit.Sink, error) {
+	if !cfg.Syslog {
+		return nil, nil
+	}
+	s, err := audit.Syslog()
+	if err != nil {
+		return nil, err
+	}
+	return []audit.Sink{s}, nil
 }
 
 func versionInfo(config string) control.Version {

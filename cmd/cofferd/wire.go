@@ -18,9 +18,8 @@ import (
 	sourcefiles "github.com/cofferbackup/coffer/backup/source/files"
 	"github.com/cofferbackup/coffer/backup/source/stream"
 	"github.com/cofferbackup/coffer/catalog/sqlite"
-	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/kek/keyvault"
 	"github.com/cofferbackup/coffer/kek/pkcs11"
-	"github.com/cofferbackup/coffer/kek/software"
 	"github.com/cofferbackup/coffer/restore/target"
 	targetfiles "github.com/cofferbackup/coffer/restore/target/files"
 	"github.com/cofferbackup/coffer/store"
@@ -38,19 +37,23 @@ type wiring struct {
 	log    *slog.Logger
 	clock  func() time.Time
 	tokens *pkcs11.Pool
+	clouds *keyvault.Pool
 }
 
 // newParts returns what opens the things that a configuration names, and what
 // closes that which they share.
 func newParts(log *slog.Logger, clock func() time.Time) (agent.Parts, func()) {
-	w := &wiring{log: log, clock: clock, tokens: pkcs11.NewPool(pkcs11.Config{Log: log, Now: clock})}
+	w := &wiring{log: log, clock: clock, tokens: pkcs11.NewPool(pkcs11.Config{Log: log, Now: clock}), clouds: keyvault.NewPool()}
 	closeParts := func() {
 		if err := w.tokens.Close(); err != nil {
 			log.Warn("tokens not closed", "err", err)
 		}
+		if err := w.clouds.Close(); err != nil {
+			log.Warn("connections to Key Vault not closed", "err", err)
+		}
 	}
 	return agent.Parts{
-		Store: w.openStore, MakeStore: w.makeStore, Key: w.openKey, MakeKey: w.makeKey,
+		Store: w.openStore, MakeStore: w.makeStore, Key: w.openKey, Escrow: w.openEscrow, MakeKey: w.makeKey, CheckKey: w.checkKey,
 		Source: w.source, Target: w.target, Index: w.index,
 	}, closeParts
 }
@@ -103,48 +106,6 @@ func (w *wiring) makeStore(ctx context.Context, url string) (store.Store, error)
 		}
 	}
 	return w.openStore(ctx, url)
-}
-
-func (w *wiring) openKey(ctx context.Context, name, uri string) ([]kek.Key, error) {
-	switch scheme, _, _ := strings.Cut(uri, ":"); scheme {
-	case "file":
-		k, err := software.Open(ctx, name, uri)
-		if err != nil {
-			return nil, err
-		}
-		return []kek.Key{k}, nil
-	case "pkcs11":
-		return w.tokens.Versions(ctx, name, uri)
-	}
-	return nil, errKeyURI(uri)
-}
-
-func (w *wiring) makeKey(ctx context.Context, name, uri string, bits int) (kek.Ref, error) {
-	switch scheme, _, _ := strings.Cut(uri, ":"); scheme {
-	case "file":
-		if err := software.Create(ctx, uri, bits); err != nil {
-			return kek.Ref{}, err
-		}
-		k, err := software.Open(ctx, name, uri)
-		if err != nil {
-			return kek.Ref{}, err
-		}
-		defer k.Close()
-		return k.Ref(), nil
-	case "pkcs11":
-		ref, err := w.tokens.Create(ctx, uri, bits)
-		ref.Name = name
-		return ref, err
-	}
-	return kek.Ref{}, errKeyURI(uri)
-}
-
-func errKeyURI(uri string) error {
-	scheme, _, _ := strings.Cut(uri, ":")
-	if scheme == "https" {
-		return fmt.Errorf("%w: this version has no Key Vault provider: use a file: or pkcs11: key", kek.ErrUnsuitable)
-	}
-	return fmt.Errorf("%w: key uri of scheme %q is not known: use a file: or pkcs11: key", kek.ErrUnsuitable, scheme)
 }
 
 func (w *wiring) source(item config.Item, name string, data agent.Stream) (source.Source, error) {

@@ -18,20 +18,20 @@ func rules() archtest.Rules {
 	return archtest.Rules{
 		Module: "github.com/cofferbackup/coffer",
 		Levels: [][]string{
-			{"kek", "store", "chunk", "agent/policy", "agent/control", "agent/config", "internal/durable"},
-			{"crypt"},
+			{"kek", "store", "chunk", "agent/policy", "agent/control", "agent/config", "internal/durable", "internal/gate"},
+			{"crypt", "agent/audit", "agent/custody"},
 			{"store/pack"},
 			{"catalog/tree"},
 			{"catalog", "catalog/sqlite", "internal/dirfd"},
 			{"backup/source", "restore/target"},
-			{"backup", "restore"}, // never each other
+			{"backup", "restore", "agent/keyring"}, // never each other
 			{"agent"},
 			{"cmd/coffer", "cmd/cofferd"},
 		},
 		Contracts: []string{"kek", "store", "backup/source", "restore/target"},
 		Wires:     []string{"cmd/cofferd/wire*.go"},
 		Shared:    []string{"kek/internal/calls", "kek/secret"},
-		Tools:     []string{"internal/archtest", "internal/bench", "internal/testrun"},
+		Tools:     []string{"internal/archtest", "internal/bench", "internal/testrun", "internal/kvserver"},
 		Testing:   []string{"internal/testkit"},
 		Only: map[string][]string{
 			"cmd/coffer": {"agent/control"},
@@ -40,6 +40,7 @@ func rules() archtest.Rules {
 			"github.com/ThalesGroup/crypto11": "kek/pkcs11",
 			"github.com/miekg/pkcs11":         "kek/pkcs11",
 			"github.com/minio/minio-go/v7":    "store/s3",
+			"github.com/Azure":                "kek/keyvault",
 			"modernc.org/sqlite":              "catalog/sqlite",
 			"github.com/restic/chunker":       "chunk",
 			"github.com/klauspost/compress":   "chunk",

@@ -57,6 +57,20 @@ func (tok Token) Sibling(t testing.TB, label string) Token {
 	return tok
 }
 
+// Pull pulls a SoftHSM token, with its siblings, until the function that it returns
+// puts them back. The library notices when it is initialised anew.
+func (tok Token) Pull(t testing.TB) (restore func()) {
+	t.Helper()
+	tokens := filepath.Join(filepath.Dir(os.Getenv("SOFTHSM2_CONF")), "tokens")
+	must(t, os.Rename(tokens, tokens+".pulled"))
+	must(t, os.Mkdir(tokens, 0o700))
+	return func() {
+		t.Helper()
+		must(t, os.RemoveAll(tokens))
+		must(t, os.Rename(tokens+".pulled", tokens))
+	}
+}
+
 // NSS makes a token of NSS's softokn. It does OAEP with SHA-256, says of keys that
 // it made that it did not, and asks for parameters that only a library in front of
 // it can give.
@@ -92,7 +106,8 @@ const (
 	DecryptInit       Function = 33
 	Decrypt           Function = 34
 
-	functions = 68
+	functions   = 68
+	controlSize = 5 * 8 * functions // of struct control in p11shim.c
 )
 
 // Faulty puts a library that fails at will in front of tok's.
@@ -111,6 +126,10 @@ func (f *Faults) Fail(fn Function, code uint64, times int) {
 	f.word(1, fn).Store(code)
 	f.word(2, fn).Store(uint64(times))
 }
+
+// Sicken makes calls of fn return code until the library is initialised anew, as one
+// does whose session is stuck in an operation.
+func (f *Faults) Sicken(fn Function, code uint64) { f.word(4, fn).Store(code) }
 
 // Hang makes calls of fn hang until Release.
 func (f *Faults) Hang(fn Function) { f.word(3, fn).Store(1) }
@@ -134,7 +153,7 @@ func shim(t testing.TB, module, params string) (string, *Faults) {
 	dir := t.TempDir()
 	source, control, built := filepath.Join(dir, "p11shim.c"), filepath.Join(dir, "control"), filepath.Join(dir, "p11shim.so")
 	must(t, os.WriteFile(source, shimSource, 0o600))
-	must(t, os.WriteFile(control, make([]byte, 4*8*functions), 0o600))
+	must(t, os.WriteFile(control, make([]byte, controlSize), 0o600))
 	args := []string{"-shared", "-fPIC", "-O1", "-o", built, source, "-DTARGET=" + strconv.Quote(module), "-DCONTROL=" + strconv.Quote(control), "-ldl"}
 	if params != "" {
 		args = append(args, "-DPARAMS="+strconv.Quote(params))
@@ -143,7 +162,7 @@ func shim(t testing.TB, module, params string) (string, *Faults) {
 	file, err := os.OpenFile(control, os.O_RDWR, 0)
 	must(t, err)
 	defer file.Close()
-	page, err := syscall.Mmap(int(file.Fd()), 0, 4*8*functions, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	page, err := syscall.Mmap(int(file.Fd()), 0, controlSize, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 	must(t, err)
 	t.Cleanup(func() { must(t, syscall.Munmap(page)) })
 	return built, &Faults{page: page}

@@ -38,6 +38,7 @@ func groups() []tally.Group {
 		{Name: "bit flip", Match: name("Flip")},
 		{Name: "HSM", Match: never},
 		{Name: "MinIO", Match: never},
+		{Name: "Key Vault", Match: func(pkg, _ string) bool { return strings.Contains(pkg, "/kek/keyvault") }},
 		{Name: "CLI transcripts", Match: name("Script", "Transcript")},
 		{Name: "conformance", Match: name("Contract", "Conformance")},
 		{Name: "fuzz seeds", Match: func(_, test string) bool { return strings.HasPrefix(test, "Fuzz") }},
@@ -49,9 +50,9 @@ func groups() []tally.Group {
 // out are those that drive SHA-1 tokens (kek/pkcs11) and S3, whose protocol uses
 // MD5, and the tools.
 func engine() []string {
-	return strings.Fields(`./chunk/... ./crypt/... ./kek ./kek/software/... ./kek/secret/... ./store ./store/dir/...
+	return strings.Fields(`./chunk/... ./crypt/... ./kek ./kek/software/... ./kek/escrow/... ./kek/keyvault/... ./kek/secret/... ./store ./store/dir/...
 		./store/mem/... ./store/pack/... ./store/retry/... ./store/storetest/... ./catalog/... ./backup/... ./restore/...
-		./agent`)
+		./agent ./agent/audit ./agent/custody ./agent/keyring`)
 }
 
 func main() {

@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t *testing.T) Provider) {
 		"OtherKey":      otherKey,
 		"Flipped":       flipped,
 		"BadWrappings":  badWrappings,
+		"Kinds":         kinds,
 		"Concurrent":    concurrent,
 		"Cancelled":     cancelled,
 		"PastDeadline":  pastDeadline,
@@ -95,8 +96,8 @@ func ref(t *testing.T, p Provider) {
 	if w.Provider != r.Provider || w.URI != r.URI || w.Version != r.Version || w.Fingerprint != r.Fingerprint || w.Algorithm != r.Algorithm {
 		t.Errorf("the wrapping says %+v, its key %+v", w, r)
 	}
-	if len(w.Ciphertext) != (r.Bits+7)/8 {
-		t.Errorf("a %d-bit key made a wrapping of %d bytes", r.Bits, len(w.Ciphertext))
+	if got, want := len(w.Ciphertext), size(r, len("x")); got != want {
+		t.Errorf("a %d-bit key of %v made a wrapping of %d bytes, want %d", r.Bits, r.Algorithm, got, want)
 	}
 	if strings.ContainsRune(r.URI, '?') {
 		t.Errorf("URI %q tells where this host keeps things", r.URI)
@@ -112,7 +113,8 @@ func otherKey(t *testing.T, p Provider) {
 }
 
 func flipped(t *testing.T, p Provider) {
-	for _, bit := range []int{9, 1000, p.Key.Ref().Bits - 1} {
+	bits := 8 * size(p.Key.Ref(), len("secret"))
+	for _, bit := range []int{9, 1000, p.Key.Ref().Bits - 1, bits / 2, bits - 200, bits - 1} {
 		w := wrap(t, p.Key, []byte("secret"))
 		w.Ciphertext[bit/8] ^= 1 << (bit % 8)
 		refuse(t, p.Key, w, kek.ErrWrongKey)

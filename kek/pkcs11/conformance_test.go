@@ -19,6 +19,10 @@ func TestConformanceSoftHSM(t *testing.T) { conform(t, testkit.SoftHSM(t), kek.O
 
 func TestConformanceNSS(t *testing.T) { conform(t, testkit.NSS(t), kek.OAEPSHA256) }
 
+func TestConformanceOpenCryptoki(t *testing.T) {
+	testkit.OpenCryptoki(t, func(t *testing.T, tok testkit.Token) { conform(t, tok, kek.OAEPSHA256) })
+}
+
 // TestConformanceRemote runs the suite through a socket and a server.
 func TestConformanceRemote(t *testing.T) {
 	tok, _ := testkit.ServeHSM(t, testkit.SoftHSM(t))

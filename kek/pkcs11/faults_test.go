@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThalesGroup/crypto11"
+
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -141,6 +143,71 @@ func TestHealsAtOnce(t *testing.T) {
 			b.pass(time.Minute)
 		}
 	}
+}
+
+// TestStuckSession: a session that is stuck in an operation answers
+// CKR_OPERATION_ACTIVE to everyone who gets it, until the library is initialised
+// anew. That is done once, whoever asks, and nobody notices.
+func TestStuckSession(t *testing.T) {
+	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
+	pool, b := newPool(t)
+	create(t, pool, tok.URI("kek"))
+	key := open(t, pool, tok.URI("kek"))
+	w, before := wrap(t, key), faults.Calls(testkit.Initialize)
+	const rounds = 3
+	for range rounds {
+		faults.Sicken(testkit.DecryptInit, operationActive)
+		var load sync.WaitGroup
+		for range 8 {
+			load.Go(func() {
+				if secret, err := key.Unwrap(t.Context(), w); err != nil || string(secret) != "secret" {
+					t.Errorf("Unwrap = %q, %v", secret, err)
+				}
+			})
+		}
+		load.Wait()
+		b.pass(time.Minute)
+	}
+	if n := faults.Calls(testkit.Initialize) - before; n != rounds {
+		t.Errorf("the library was initialised %d times for %d faults", n, rounds)
+	}
+}
+
+// TestToldApart: a key that was deleted, a token that was pulled and a PIN that was
+// changed are three things, and the same key says which, in turn.
+func TestToldApart(t *testing.T) {
+	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
+	pool, b := newPool(t)
+	create(t, pool, tok.URI("kek"))
+	key := open(t, pool, tok.URI("kek"))
+	w := wrap(t, key)
+	ask := func(what string, want error) {
+		t.Helper()
+		b.pass(time.Hour)
+		_, unwrap := key.Unwrap(t.Context(), w)
+		for _, err := range []error{key.Check(t.Context()), unwrap} {
+			for _, sentinel := range []error{kek.ErrUnreachable, kek.ErrDenied, kek.ErrMissing, kek.ErrUnsuitable, kek.ErrWrongKey} {
+				if errors.Is(err, sentinel) != (sentinel == want) {
+					t.Errorf("%s: error is %v, want %v alone", what, err, want)
+				}
+			}
+		}
+	}
+	ask("all is well", nil)
+	restore := tok.Pull(t)
+	faults.Fail(testkit.DecryptInit, tokenNotPresent, 1)
+	ask("the token is pulled", kek.ErrUnreachable)
+	restore()
+	ask("it is back", nil)
+
+	tok.WritePIN(t, wrongPIN)
+	faults.Fail(testkit.DecryptInit, sessionClosed, 1)
+	ask("the PIN is another", kek.ErrDenied)
+	tok.WritePIN(t, tok.PIN)
+	ask("it is right again", nil)
+
+	token(t, tok, func(c *crypto11.Context) { must(t, onlyPair(t, c).Delete()) })
+	ask("the key is deleted", kek.ErrMissing)
 }
 
 // TestOtherAnswers are those that no new connection would change.

@@ -106,6 +106,21 @@ func (t *token) whyNone(c *conn, u URI) error {
 
 // inspect checks that a key pair may be a KEK and that it works.
 func (t *token) inspect(c *conn, one candidate) (*key, error) {
+	k, err := t.describe(one)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.mayDecrypt(c, one); err != nil {
+		return nil, err
+	}
+	if k.cautions, err = t.staysInside(c, one); err != nil {
+		return nil, err
+	}
+	return k, k.prepare(c, one)
+}
+
+// describe checks what the public half of a pair is.
+func (t *token) describe(one candidate) (*key, error) {
 	pub, ok := one.pair.Public().(*rsa.PublicKey)
 	if !ok {
 		return nil, fmt.Errorf("%w: the public half of key %q is not RSA", kek.ErrUnsuitable, one.label)
@@ -120,48 +135,61 @@ func (t *token) inspect(c *conn, one candidate) (*key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: key %q: %w", kek.ErrUnsuitable, one.label, err)
 	}
-	cautions, err := t.checkAttributes(c, one)
+	k := &key{token: t, pub: pub, id: one.id, label: one.label}
+	k.ref = kek.Ref{Provider: kek.PKCS11, Version: version(one.id), Bits: pub.N.BitLen(), Fingerprint: fingerprint}
+	return k, nil
+}
+
+// prepare makes the canary of a key, and with it the test that the key works.
+func (k *key) prepare(c *conn, one candidate) error {
+	k.conn, k.priv, k.canary = c, one.pair, make([]byte, 32)
+	if _, err := rand.Read(k.canary); err != nil {
+		return fmt.Errorf("%w: make a canary: %w", kek.ErrUnreachable, err)
+	}
+	return k.negotiate(c)
+}
+
+func (t *token) mayDecrypt(c *conn, one candidate) error {
+	return t.require(c, one, crypto11.CkaDecrypt, 1, "may not decrypt (CKA_DECRYPT is not set)")
+}
+
+// staysInside refuses a key whose private numbers can leave the token, and returns
+// what else is to be known of them. That a key was outside once is only a caution:
+// NSS says so of keys that it has made itself.
+func (t *token) staysInside(c *conn, one candidate) ([]string, error) {
+	err := t.require(c, one, crypto11.CkaSensitive, 1, "can be read in the clear (CKA_SENSITIVE is not set)")
+	if err == nil {
+		err = t.require(c, one, crypto11.CkaExtractable, 0, "can be taken out of the token (CKA_EXTRACTABLE is set)")
+	}
 	if err != nil {
 		return nil, err
 	}
-	k := &key{token: t, pub: pub, id: one.id, label: one.label, cautions: cautions, conn: c, priv: one.pair, canary: make([]byte, 32)}
-	k.ref = kek.Ref{Provider: kek.PKCS11, Version: version(one.id), Bits: pub.N.BitLen(), Fingerprint: fingerprint}
-	if _, err := rand.Read(k.canary); err != nil {
-		return nil, fmt.Errorf("%w: make a canary: %w", kek.ErrUnreachable, err)
-	}
-	return k, k.negotiate(c)
-}
-
-// checkAttributes refuses a key whose private numbers can leave the token, or that
-// may not decrypt. A key that was outside once is only a caution: NSS says so of
-// keys that it has made itself.
-func (t *token) checkAttributes(c *conn, one candidate) ([]string, error) {
-	required := []struct {
-		attribute crypto11.AttributeType
-		want      byte
-		otherwise string
-	}{
-		{crypto11.CkaSensitive, 1, "can be read in the clear (CKA_SENSITIVE is not set)"},
-		{crypto11.CkaExtractable, 0, "can be taken out of the token (CKA_EXTRACTABLE is set)"},
-		{crypto11.CkaDecrypt, 1, "may not decrypt (CKA_DECRYPT is not set)"},
-	}
-	for _, r := range required {
-		value, err := c.read(one.pair, r.attribute)
-		if err != nil {
-			return nil, err
-		}
-		if !bytes.Equal(value, []byte{r.want}) {
-			return nil, fmt.Errorf("%w: key %q on %s %s", kek.ErrUnsuitable, one.label, t, r.otherwise)
-		}
-	}
 	var cautions []string
-	if value, err := c.read(one.pair, crypto11.CkaLocal); err == nil && bytes.Equal(value, []byte{0}) {
-		cautions = append(cautions, "the token does not say that it made this key itself (CKA_LOCAL is 0): a copy may exist outside")
-	}
-	if value, err := c.read(one.pair, crypto11.CkaNeverExtractable); err == nil && bytes.Equal(value, []byte{0}) {
-		cautions = append(cautions, "the key could once be taken out of the token (CKA_NEVER_EXTRACTABLE is 0)")
+	for _, flaw := range []struct {
+		attribute crypto11.AttributeType
+		says      string
+	}{
+		{crypto11.CkaPrivate, "whoever reaches the token can use this key without a PIN (CKA_PRIVATE is 0)"},
+		{crypto11.CkaLocal, "the token does not say that it made this key itself (CKA_LOCAL is 0): a copy may exist outside"},
+		{crypto11.CkaNeverExtractable, "the key could once be taken out of the token (CKA_NEVER_EXTRACTABLE is 0)"},
+	} {
+		if value, err := c.read(one.pair, flaw.attribute); err == nil && bytes.Equal(value, []byte{0}) {
+			cautions = append(cautions, flaw.says)
+		}
 	}
 	return cautions, nil
+}
+
+// require refuses a key unless an attribute of its private half has a value.
+func (t *token) require(c *conn, one candidate, attribute crypto11.AttributeType, want byte, otherwise string) error {
+	value, err := c.read(one.pair, attribute)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(value, []byte{want}) {
+		return fmt.Errorf("%w: key %q on %s %s", kek.ErrUnsuitable, one.label, t, otherwise)
+	}
+	return nil
 }
 
 // read returns the value of an attribute of the private half.

@@ -55,16 +55,24 @@ func (k *key) Unwrap(ctx context.Context, w kek.Wrapped) ([]byte, error) {
 		return nil, err
 	}
 	if k.isClosed() {
-		return nil, fmt.Errorf("%w: key %s is closed", kek.ErrUnreachable, k.ref.Name)
+		return nil, k.errClosed()
 	}
 	return k.token.use(ctx, "unwrap", func(c *conn) ([]byte, error) {
 		return k.decrypt(c, w.Algorithm, w.Ciphertext)
 	})
 }
 
+// Check looks for the key anew: a token may go on decrypting with a handle after the
+// key was deleted.
 func (k *key) Check(ctx context.Context) error {
-	secret, err := k.Unwrap(ctx, kek.Wrapped{
-		Fingerprint: k.ref.Fingerprint, Algorithm: k.ref.Algorithm, Ciphertext: k.wrapped,
+	if k.isClosed() {
+		return k.errClosed()
+	}
+	secret, err := k.token.use(ctx, "check", func(c *conn) ([]byte, error) {
+		if _, err := k.look(c); err != nil {
+			return nil, err
+		}
+		return k.decrypt(c, k.ref.Algorithm, k.wrapped)
 	})
 	if err != nil {
 		return err
@@ -74,6 +82,10 @@ func (k *key) Check(ctx context.Context) error {
 		return fmt.Errorf("%w: %s opens what it wrapped to something else", kek.ErrUnsuitable, k.token)
 	}
 	return nil
+}
+
+func (k *key) errClosed() error {
+	return fmt.Errorf("%w: key %s is closed", kek.ErrUnreachable, k.ref.Name)
 }
 
 func (k *key) Close() error {
@@ -143,20 +155,29 @@ func decryptOAEP(priv crypto11.SignerDecrypter, alg kek.Algorithm, ciphertext []
 // handle returns the key on connection c. Handles die with their connection.
 func (k *key) handle(c *conn) (crypto11.SignerDecrypter, error) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	if k.priv != nil && k.conn == c {
+		defer k.mu.Unlock()
 		return k.priv, nil
 	}
+	k.mu.Unlock()
+	return k.look(c)
+}
+
+// look asks the token for the key, on connection c.
+func (k *key) look(c *conn) (crypto11.SignerDecrypter, error) {
 	pairs, err := findPairs(c, k.id, k.label)
 	if err != nil {
 		return nil, err
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	for _, pair := range pairs {
 		if pub, ok := pair.Public().(*rsa.PublicKey); ok && pub.Equal(k.pub) {
 			k.conn, k.priv = c, pair
 			return pair, nil
 		}
 	}
+	k.conn, k.priv = nil, nil
 	return nil, fmt.Errorf("%w: %s has no key %q with id %x any more: put the key back, or link another that opens what it wrapped", kek.ErrMissing, k.token, k.label, k.id)
 }
 

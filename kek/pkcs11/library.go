@@ -53,8 +53,19 @@ func (l *library) endTurn() {
 type tokenInfo struct {
 	slot          uint
 	label, serial string
+	model         string
 	flags         uint
 	maxSessions   uint // read-write; 0 or all ones: no limit known
+	hardware      kek.Answer
+}
+
+// maxCalls is how many calls may be under way in the token. The soft token of
+// openCryptoki 3.8 brings down its process as soon as there are two.
+func (info tokenInfo) maxCalls() int {
+	if info.model == "IBM SoftTok" {
+		return 1
+	}
+	return maxCalls
 }
 
 // list returns the tokens that are present. The turn is held.
@@ -92,8 +103,8 @@ func tokensOf(lib *p11.Ctx) ([]tokenInfo, error) {
 			continue // another token's trouble
 		}
 		infos = append(infos, tokenInfo{
-			slot: slot, label: info.Label, serial: info.SerialNumber,
-			flags: info.Flags, maxSessions: info.MaxRwSessionCount,
+			slot: slot, label: info.Label, serial: info.SerialNumber, model: info.Model,
+			flags: info.Flags, maxSessions: info.MaxRwSessionCount, hardware: hardware(lib, slot, info),
 		})
 	}
 	return infos, nil

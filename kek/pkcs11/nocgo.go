@@ -28,5 +28,10 @@ func (*Pool) Versions(context.Context, string, string) ([]kek.Key, error) { retu
 // Create returns kek.ErrUnsuitable.
 func (*Pool) Create(context.Context, string, int) (kek.Ref, error) { return kek.Ref{}, errLeftOut() }
 
+// Check returns steps that failed or were skipped.
+func (*Pool) Check(context.Context, string) []kek.Step {
+	return kek.Fill([]kek.Step{kek.Fail(kek.StageIdentity, errLeftOut(), "install the package for Linux")})
+}
+
 // Close has nothing to release.
 func (*Pool) Close() error { return nil }

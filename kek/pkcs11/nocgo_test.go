@@ -22,6 +22,9 @@ func TestLeftOut(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 	}
+	if steps := pool.Check(t.Context(), "pkcs11:token=a;object=b"+query); len(steps) != 5 || steps[0].Verdict != kek.Failed || !strings.Contains(steps[0].Says, "no PKCS#11") {
+		t.Errorf("Check = %+v", steps)
+	}
 	if err := pool.Close(); err != nil {
 		t.Error(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	p11 "github.com/miekg/pkcs11"
+
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -97,6 +99,59 @@ func TestPINChanges(t *testing.T) {
 	if err := key.Check(t.Context()); err != nil {
 		t.Errorf("Check with the right PIN: %v", err)
 	}
+}
+
+// TestPINChangedOnToken: the security officer gives the token another PIN under the
+// running agent. What is logged in goes on; the next connection is refused, once;
+// and when the new PIN is where pin-source says, all is well again.
+func TestPINChangedOnToken(t *testing.T) {
+	const newPIN = "pin-of-softhsm-4712"
+	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
+	pool, b := newPool(t)
+	create(t, pool, tok.URI("kek"))
+	key := open(t, pool, tok.URI("kek"))
+	changePIN(t, tok, newPIN)
+	if err := key.Check(t.Context()); err != nil {
+		t.Errorf("Check while logged in: %v", err)
+	}
+	before := faults.Calls(testkit.Login)
+	faults.Fail(testkit.DecryptInit, sessionInvalid, 1)
+	for range 10 {
+		denied(t, key.Check(t.Context()), "not tried again", tok.PINFile)
+		if steps := pool.Check(t.Context(), tok.URI("kek")); steps[0].Verdict != kek.Failed || !strings.Contains(steps[0].Next, "tried once") {
+			t.Errorf("the preflight says %+v", steps[0])
+		}
+		b.pass(time.Hour)
+	}
+	if n := faults.Calls(testkit.Login) - before; n != 1 {
+		t.Errorf("the old PIN was tried %d times", n)
+	}
+	tok.WritePIN(t, newPIN)
+	if err := key.Check(t.Context()); err != nil {
+		t.Errorf("Check with the new PIN: %v", err)
+	}
+}
+
+// changePIN changes the PIN of a token that this process has open.
+func changePIN(t *testing.T, tok testkit.Token, pin string) {
+	t.Helper()
+	lib := p11.New(tok.Module)
+	defer lib.Destroy()
+	slots, err := lib.GetSlotList(true)
+	must(t, err)
+	for _, slot := range slots {
+		info, err := lib.GetTokenInfo(slot)
+		must(t, err)
+		if info.Label != tok.Label {
+			continue
+		}
+		session, err := lib.OpenSession(slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+		must(t, err)
+		must(t, lib.SetPIN(session, tok.PIN, pin))
+		must(t, lib.CloseSession(session))
+		return
+	}
+	t.Fatalf("the library has no token %q", tok.Label)
 }
 
 func TestLockedPIN(t *testing.T) {

@@ -19,6 +19,8 @@
 //     many a token for good.
 //   - A call that hangs is left behind when its context is done. It keeps one of
 //     the places for calls until the library lets go of it.
+//   - A token whose library is known to crash when it is called twice at a time is
+//     called once at a time.
 //
 // Wrapping never asks the token. OAEP uses SHA-256 if the token can, which is
 // tried when a key is opened, else SHA-1.

@@ -119,7 +119,7 @@ func (p *Pool) hold(ctx context.Context, u URI) (*token, error) {
 	defer l.mu.Unlock()
 	t := l.known(chosen, infos)
 	if t == nil {
-		t = &token{lib: l, cfg: p.cfg, calls: calls.New(maxCalls)}
+		t = &token{lib: l, cfg: p.cfg, calls: calls.New(chosen.maxCalls())}
 		l.tokens = append(l.tokens, t)
 	}
 	return t, t.join(u, chosen, infos)

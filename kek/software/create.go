@@ -2,17 +2,16 @@ package software
 
 import (
 	"context"
-	"crypto"
+	"crypto/mlkem"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"github.com/youmark/pkcs8"
 
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -27,25 +26,30 @@ const (
 	minPassphrase = fipsPassphrase
 )
 
-// Create makes a key of so many bits (0: kek.DefaultBits) and writes it to the file
-// that uri names, encrypted if uri has a passphrase-source. It never overwrites:
-// the error is then fs.ErrExist. The key is on disk, with its name, when it
-// returns.
-func Create(ctx context.Context, uri string, bits int) error {
+// CreateOptions say what key Create makes. The zero value is the usual one.
+type CreateOptions struct {
+	Bits   int  // of the RSA key; 0: kek.DefaultBits
+	Hybrid bool // an ML-KEM-768 key beside it: kek.HybridMLKEM768
+}
+
+// Create makes a key and writes it to the file that uri names, encrypted if uri has
+// a passphrase-source. It never overwrites: the error is then fs.ErrExist. The key
+// is on disk, with its name, when it returns.
+func Create(ctx context.Context, uri string, opts CreateOptions) error {
 	f, err := parseURI(uri)
 	if err != nil {
 		return err
 	}
-	if bits == 0 {
-		bits = kek.DefaultBits
+	if opts.Bits == 0 {
+		opts.Bits = kek.DefaultBits
 	}
-	if err := kek.CheckBits(bits); err != nil {
+	if err := kek.CheckBits(opts.Bits); err != nil {
 		return err
 	}
 	if _, err := os.Lstat(f.path); err == nil {
 		return fmt.Errorf("create key: %s is there already, and is left as it is: %w", f.path, fs.ErrExist)
 	}
-	text, err := f.generate(bits)
+	text, err := f.generate(opts)
 	if err != nil {
 		return fmt.Errorf("create key: %w", err)
 	}
@@ -60,9 +64,8 @@ func Create(ctx context.Context, uri string, bits int) error {
 }
 
 // generate returns a new key in PEM.
-func (f file) generate(bits int) ([]byte, error) {
+func (f file) generate(opts CreateOptions) ([]byte, error) {
 	var passphrase []byte
-	kind := "PRIVATE KEY"
 	if !f.passphrase.IsZero() {
 		var err error
 		if passphrase, err = f.readPassphrase(); err != nil {
@@ -72,22 +75,45 @@ func (f file) generate(bits int) ([]byte, error) {
 		if len(passphrase) < minPassphrase {
 			return nil, fmt.Errorf("the passphrase in %s is shorter than %d bytes: choose a longer one", f.passphrase, minPassphrase)
 		}
-		kind = "ENCRYPTED PRIVATE KEY"
 	}
-	priv, err := rsa.GenerateKey(rand.Reader, bits)
-	if err != nil {
-		return nil, fmt.Errorf("generate %d-bit RSA key: %w", bits, err)
+	var priv private
+	var err error
+	if priv.rsa, err = rsa.GenerateKey(rand.Reader, opts.Bits); err != nil {
+		return nil, fmt.Errorf("generate %d-bit RSA key: %w", opts.Bits, err)
 	}
-	defer forget(priv)
-	der, err := pkcs8.MarshalPrivateKey(priv, passphrase, &pkcs8.Opts{
-		Cipher:  pkcs8.AES256CBC,
-		KDFOpts: pkcs8.PBKDF2Opts{SaltSize: saltSize, IterationCount: iterations, HMACHash: crypto.SHA256},
-	})
+	defer priv.forget()
+	der, err := x509.MarshalPKCS8PrivateKey(priv.rsa)
 	if err != nil {
 		return nil, fmt.Errorf("encode key: %w", err)
 	}
+	text, err := seal(der, passphrase)
+	if err != nil || !opts.Hybrid {
+		return text, err
+	}
+	defer clear(text)
+	if priv.mlkem, err = mlkem.GenerateKey768(); err != nil {
+		return nil, fmt.Errorf("generate ML-KEM-768 key: %w", err)
+	}
+	second, err := seal(marshalMLKEM768(priv.mlkem), passphrase)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(second)
+	return append(append(make([]byte, 0, len(text)+len(second)), text...), second...), nil
+}
+
+// seal returns the PEM block of a PrivateKeyInfo, encrypted if there is a
+// passphrase. It zeroes der.
+func seal(der, passphrase []byte) ([]byte, error) {
 	defer clear(der)
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), nil
+	if passphrase == nil {
+		return pem.EncodeToMemory(&pem.Block{Type: clearBlock, Bytes: der}), nil
+	}
+	encrypted, err := encrypt(der, passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: encryptedBlock, Bytes: encrypted}), nil
 }
 
 // publish writes a file that nobody sees until it is whole. A crash before the

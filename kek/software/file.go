@@ -1,7 +1,9 @@
 package software
 
 import (
+	"bytes"
 	"crypto/fips140"
+	"crypto/mlkem"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -11,8 +13,7 @@ import (
 	"math/big"
 	"net/url"
 	"path/filepath"
-
-	"github.com/youmark/pkcs8"
+	"strings"
 
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/kek/secret"
@@ -76,48 +77,127 @@ func (f file) public() string {
 	return (&url.URL{Scheme: "file", Path: path}).String()
 }
 
-// load reads the private key. The caller forgets it.
-func (f file) load() (*rsa.PrivateKey, error) {
-	text, err := secret.ReadPrivate(f.path, maxFile)
+// private is what a file holds.
+type private struct {
+	rsa   *rsa.PrivateKey
+	mlkem *mlkem.DecapsulationKey768 // nil: the key is RSA alone
+	// encrypted: under the passphrase.
+	encrypted bool
+}
+
+// load reads the private key, which may be a KEK. The caller forgets it.
+func (f file) load() (private, error) {
+	text, err := f.read()
 	if err != nil {
-		return nil, f.explain(err)
+		return private{}, err
 	}
 	defer clear(text)
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, fmt.Errorf("%w: %s is not PEM: want a PKCS#8 private key in PEM", kek.ErrUnsuitable, f.path)
+	priv, err := f.decode(text)
+	if err != nil {
+		return private{}, err
 	}
-	defer clear(block.Bytes)
-	var parsed any
-	switch block.Type {
-	case "PRIVATE KEY":
-		if parsed, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", kek.ErrUnsuitable, f.path, err)
-		}
-	case "ENCRYPTED PRIVATE KEY":
-		if parsed, err = f.decrypt(block.Bytes); err != nil {
-			return nil, err
-		}
-	case "RSA PRIVATE KEY":
-		return nil, fmt.Errorf("%w: %s is PKCS#1: convert it to PKCS#8: openssl pkcs8 -topk8 -nocrypt -in %s -out NEW.pem", kek.ErrUnsuitable, f.path, f.path)
-	default:
-		return nil, fmt.Errorf("%w: %s holds a %s: want a PKCS#8 private key", kek.ErrUnsuitable, f.path, block.Type)
-	}
-	priv, ok := parsed.(*rsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("%w: the key in %s is not RSA", kek.ErrUnsuitable, f.path)
-	}
-	if err := kek.CheckRSA(&priv.PublicKey); err != nil {
-		forget(priv)
-		return nil, fmt.Errorf("%s: %w", f.path, err)
+	if err := kek.CheckRSA(&priv.rsa.PublicKey); err != nil {
+		priv.forget()
+		return private{}, fmt.Errorf("%s: %w", f.path, err)
 	}
 	return priv, nil
 }
 
-// decrypt opens an EncryptedPrivateKeyInfo (RFC 5958, 3). CBC carries no
-// checksum: a wrong passphrase and a damaged file look the same.
-func (f file) decrypt(der []byte) (any, error) {
-	if err := checkPBES2(der); err != nil {
+// read returns the text of the file. The caller zeroes it.
+func (f file) read() ([]byte, error) {
+	text, err := secret.ReadPrivate(f.path, maxFile)
+	if err != nil {
+		return nil, f.explain(err)
+	}
+	return text, nil
+}
+
+// decode reads the blocks of the file: an RSA key, and after it an ML-KEM-768 key
+// if the KEK is a hybrid one. Anything that is not a private key may follow.
+func (f file) decode(text []byte) (private, error) {
+	block, rest := pem.Decode(text)
+	if block == nil {
+		return private{}, fmt.Errorf("%w: %s is not PEM: want a PKCS#8 private key in PEM", kek.ErrUnsuitable, f.path)
+	}
+	defer clear(block.Bytes)
+	der, err := f.open(block)
+	if err != nil {
+		return private{}, err
+	}
+	defer clear(der)
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil && block.Type == encryptedBlock {
+		return private{}, f.errPassphrase()
+	}
+	if err != nil {
+		return private{}, fmt.Errorf("%w: %s: %w", kek.ErrUnsuitable, f.path, err)
+	}
+	priv := private{encrypted: block.Type == encryptedBlock}
+	var ok bool
+	if priv.rsa, ok = parsed.(*rsa.PrivateKey); !ok {
+		return private{}, fmt.Errorf("%w: the key in %s is not RSA", kek.ErrUnsuitable, f.path)
+	}
+	if priv.mlkem, err = f.second(block.Type, rest); err != nil {
+		priv.forget()
+		return private{}, err
+	}
+	return priv, nil
+}
+
+// second returns the ML-KEM-768 key that follows the RSA key in rest, or nil. It is
+// encrypted if that one is: a passphrase for half of a key would protect neither.
+func (f file) second(kind string, rest []byte) (*mlkem.DecapsulationKey768, error) {
+	var found *mlkem.DecapsulationKey768
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		switch {
+		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
+			continue
+		case block.Type != kind:
+			return nil, fmt.Errorf("%w: %s holds a %s after a %s: both keys must be PKCS#8, and both encrypted or neither", kek.ErrUnsuitable, f.path, block.Type, kind)
+		case found != nil:
+			return nil, fmt.Errorf("%w: %s holds a third private key: leave the RSA key and one ML-KEM-768 key", kek.ErrUnsuitable, f.path)
+		}
+		der, err := f.open(block)
+		clear(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		other := !isMLKEM768(der)
+		found, err = parseMLKEM768(der)
+		clear(der)
+		switch {
+		case other:
+			return nil, fmt.Errorf("%w: the second private key in %s is not an ML-KEM-768 key: remove it", kek.ErrUnsuitable, f.path)
+		case err != nil:
+			return nil, fmt.Errorf("%w: %s: %w", kek.ErrUnsuitable, f.path, err)
+		}
+	}
+	return found, nil
+}
+
+// The PEM blocks of PKCS#8 (RFC 7468, 10 and 11).
+const (
+	clearBlock     = "PRIVATE KEY"
+	encryptedBlock = "ENCRYPTED PRIVATE KEY"
+)
+
+// open returns the PrivateKeyInfo of a block, decrypted. The caller zeroes it.
+func (f file) open(block *pem.Block) ([]byte, error) {
+	switch block.Type {
+	case clearBlock:
+		return bytes.Clone(block.Bytes), nil
+	case encryptedBlock:
+		return f.decrypt(block.Bytes)
+	case "RSA PRIVATE KEY":
+		return nil, fmt.Errorf("%w: %s is PKCS#1: convert it to PKCS#8: openssl pkcs8 -topk8 -nocrypt -in %s -out NEW.pem", kek.ErrUnsuitable, f.path, f.path)
+	}
+	return nil, fmt.Errorf("%w: %s holds a %s: want a PKCS#8 private key", kek.ErrUnsuitable, f.path, block.Type)
+}
+
+// decrypt opens an EncryptedPrivateKeyInfo (RFC 5958, 3).
+func (f file) decrypt(der []byte) ([]byte, error) {
+	scheme, err := parsePBES2(der)
+	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", kek.ErrUnsuitable, f.path, err)
 	}
 	if f.passphrase.IsZero() {
@@ -128,11 +208,20 @@ func (f file) decrypt(der []byte) (any, error) {
 		return nil, err
 	}
 	defer clear(passphrase)
-	parsed, _, err := pkcs8.ParsePrivateKey(der, passphrase)
-	if err != nil {
-		return nil, fmt.Errorf("%w: the passphrase in %s does not open %s: correct it, or the file is damaged", kek.ErrDenied, f.passphrase, f.path)
+	out, err := scheme.decrypt(passphrase)
+	switch {
+	case errors.Is(err, errPadding):
+		return nil, f.errPassphrase()
+	case err != nil:
+		return nil, fmt.Errorf("%w: %s: %w", kek.ErrUnsuitable, f.path, err)
 	}
-	return parsed, nil
+	return out, nil
+}
+
+// errPassphrase: CBC carries no checksum, so a wrong passphrase and a damaged file
+// look the same.
+func (f file) errPassphrase() error {
+	return fmt.Errorf("%w: the passphrase in %s does not open %s: correct it, or the file is damaged", kek.ErrDenied, f.passphrase, f.path)
 }
 
 func (f file) readPassphrase() ([]byte, error) {
@@ -161,9 +250,12 @@ func (f file) explain(err error) error {
 	return fmt.Errorf("%w: %w", kek.ErrUnreachable, err)
 }
 
-// forget overwrites the private numbers that Go lets us reach.
-func forget(priv *rsa.PrivateKey) {
-	numbers := append([]*big.Int{priv.D, priv.Precomputed.Dp, priv.Precomputed.Dq, priv.Precomputed.Qinv}, priv.Primes...)
+// forget overwrites the private numbers that Go lets us reach: those of RSA.
+func (p private) forget() {
+	if p.rsa == nil {
+		return
+	}
+	numbers := append([]*big.Int{p.rsa.D, p.rsa.Precomputed.Dp, p.rsa.Precomputed.Dq, p.rsa.Precomputed.Qinv}, p.rsa.Primes...)
 	for _, n := range numbers {
 		if n != nil {
 			clear(n.Bits())

@@ -38,6 +38,29 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
+// FuzzSecond: whatever follows the RSA key, the key works or is refused.
+func FuzzSecond(f *testing.F) {
+	text, err := os.ReadFile("testdata/hybrid.pem")
+	if err != nil {
+		f.Fatal(err)
+	}
+	first, rest := pem.Decode(text)
+	second, _ := pem.Decode(rest)
+	f.Add(second.Type, second.Bytes)
+	f.Add("CERTIFICATE", []byte("x"))
+	f.Fuzz(func(t *testing.T, kind string, der []byte) {
+		path := filepath.Join(t.TempDir(), "kek.pem")
+		write(t, path, encode(first.Type, first.Bytes)+encode(kind, der), 0o600)
+		key, err := software.Open(t.Context(), "main", "file://"+path)
+		if err != nil {
+			return
+		}
+		if err := key.Check(t.Context()); err != nil {
+			t.Errorf("a key that opens does not work: %v", err)
+		}
+	})
+}
+
 // iterations returns those of PBKDF2 in an encrypted key, 0 if it is not one.
 func iterations(der []byte) int {
 	var key struct {

@@ -1,11 +1,20 @@
 package software
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/fips140"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"hash"
+	"strconv"
+	"strings"
 )
 
 // maxIterations bounds the time that a hostile file can take: a few seconds.
@@ -41,58 +50,145 @@ const (
 
 const howToEncrypt = "encrypt it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256"
 
-// checkPBES2 looks at an encrypted key before it is opened, so that what fails
-// afterwards is the passphrase. Lengths are checked because the cipher panics on
-// wrong ones.
-func checkPBES2(der []byte) error {
+// pbes2 is how a key is encrypted, and the encrypted key.
+type pbes2 struct {
+	kdf     pbkdf2Params
+	hash    func() hash.Hash
+	keySize int
+	iv      []byte
+	data    []byte // whole blocks, at least one
+}
+
+// errPadding: the last block does not end as PKCS#7 has it (RFC 8018, 6.1.1): the
+// passphrase is wrong or the data damaged.
+var errPadding = errors.New("padding is wrong")
+
+// parsePBES2 reads an encrypted key. What fails afterwards is the passphrase.
+func parsePBES2(der []byte) (pbes2, error) {
 	var key encryptedKey
 	if rest, err := asn1.Unmarshal(der, &key); err != nil || len(rest) > 0 {
-		return errors.New("not an encrypted PKCS#8 key")
+		return pbes2{}, errors.New("not an encrypted PKCS#8 key")
 	}
 	if key.Algorithm.Algorithm.String() != oidPBES2 {
-		return errors.New("encrypted in a way older than PBES2: " + howToEncrypt)
+		return pbes2{}, errors.New("encrypted in a way older than PBES2: " + howToEncrypt)
 	}
 	var params pbes2Params
 	if _, err := asn1.Unmarshal(key.Algorithm.Parameters.FullBytes, &params); err != nil {
-		return errors.New("unreadable PBES2 parameters")
+		return pbes2{}, errors.New("unreadable PBES2 parameters")
 	}
-	if err := checkPBKDF2(params.KDF); err != nil {
-		return err
+	out := pbes2{data: key.Data}
+	if err := out.parseKDF(params.KDF); err != nil {
+		return pbes2{}, err
 	}
 	switch params.Cipher.Algorithm.String() {
-	case oidAES128CBC, oidAES192CBC, oidAES256CBC:
+	case oidAES128CBC:
+		out.keySize = 16
+	case oidAES192CBC:
+		out.keySize = 24
+	case oidAES256CBC:
+		out.keySize = 32
 	default:
-		return fmt.Errorf("cipher %v is not AES-CBC: %s", params.Cipher.Algorithm, howToEncrypt)
+		return pbes2{}, fmt.Errorf("cipher %v is not AES-CBC: %s", params.Cipher.Algorithm, howToEncrypt)
 	}
-	var iv []byte
-	if _, err := asn1.Unmarshal(params.Cipher.Parameters.FullBytes, &iv); err != nil || len(iv) != 16 {
-		return errors.New("initialisation vector is not 16 bytes long")
+	if n := out.kdf.KeyLength; n != 0 && n != out.keySize {
+		return pbes2{}, fmt.Errorf("PBKDF2 for keys of %d bytes and a cipher with %d", n, out.keySize)
 	}
-	if len(key.Data) == 0 || len(key.Data)%16 != 0 {
-		return errors.New("encrypted part is not whole blocks: the file is damaged")
+	if _, err := asn1.Unmarshal(params.Cipher.Parameters.FullBytes, &out.iv); err != nil || len(out.iv) != aes.BlockSize {
+		return pbes2{}, errors.New("initialisation vector is not 16 bytes long")
+	}
+	if len(out.data) == 0 || len(out.data)%aes.BlockSize != 0 {
+		return pbes2{}, errors.New("encrypted part is not whole blocks: the file is damaged")
+	}
+	return out, nil
+}
+
+func (p *pbes2) parseKDF(kdf pkix.AlgorithmIdentifier) error {
+	if kdf.Algorithm.String() != oidPBKDF2 {
+		return fmt.Errorf("key derivation %v is not PBKDF2: %s", kdf.Algorithm, howToEncrypt)
+	}
+	if _, err := asn1.Unmarshal(kdf.Parameters.FullBytes, &p.kdf); err != nil {
+		return errors.New("unreadable PBKDF2 parameters")
+	}
+	if p.kdf.Iterations < 1 || p.kdf.Iterations > maxIterations {
+		return fmt.Errorf("%d PBKDF2 iterations: want 1 to %d", p.kdf.Iterations, maxIterations)
+	}
+	prf := p.kdf.PRF.Algorithm.String()
+	switch prf {
+	case "", oidHMACSHA1:
+		p.hash = sha1.New
+	case oidHMACSHA256:
+		p.hash = sha256.New
+	default:
+		return fmt.Errorf("PBKDF2 with %s is not HMAC-SHA256: %s", prf, howToEncrypt)
+	}
+	if fips140.Enforced() && (len(p.kdf.Salt) < saltSize || prf != oidHMACSHA256) {
+		return fmt.Errorf("FIPS 140 wants PBKDF2 with HMAC-SHA256 and a salt of %d bytes: make a key with coffer key create", saltSize)
 	}
 	return nil
 }
 
-func checkPBKDF2(kdf pkix.AlgorithmIdentifier) error {
-	if kdf.Algorithm.String() != oidPBKDF2 {
-		return fmt.Errorf("key derivation %v is not PBKDF2: %s", kdf.Algorithm, howToEncrypt)
+// decrypt returns what is encrypted, or errPadding.
+func (p pbes2) decrypt(passphrase []byte) ([]byte, error) {
+	block, err := p.cipher(passphrase)
+	if err != nil {
+		return nil, err
 	}
-	var params pbkdf2Params
-	if _, err := asn1.Unmarshal(kdf.Parameters.FullBytes, &params); err != nil {
-		return errors.New("unreadable PBKDF2 parameters")
+	out := make([]byte, len(p.data))
+	cipher.NewCBCDecrypter(block, p.iv).CryptBlocks(out, p.data)
+	pad := int(out[len(out)-1])
+	if pad < 1 || pad > aes.BlockSize {
+		clear(out)
+		return nil, errPadding
 	}
-	if params.Iterations < 1 || params.Iterations > maxIterations {
-		return fmt.Errorf("%d PBKDF2 iterations: want 1 to %d", params.Iterations, maxIterations)
+	for _, b := range out[len(out)-pad:] {
+		if int(b) != pad {
+			clear(out)
+			return nil, errPadding
+		}
 	}
-	prf := params.PRF.Algorithm.String()
-	switch prf {
-	case "", oidHMACSHA1, oidHMACSHA256:
-	default:
-		return fmt.Errorf("PBKDF2 with %s is not HMAC-SHA256: %s", prf, howToEncrypt)
+	return out[:len(out)-pad], nil
+}
+
+func (p pbes2) cipher(passphrase []byte) (cipher.Block, error) {
+	key, err := pbkdf2.Key(p.hash, string(passphrase), p.kdf.Salt, p.kdf.Iterations, p.keySize)
+	if err != nil {
+		return nil, fmt.Errorf("derive a key from the passphrase: %w", err)
 	}
-	if fips140.Enforced() && (len(params.Salt) < saltSize || prf != oidHMACSHA256) {
-		return fmt.Errorf("FIPS 140 wants PBKDF2 with HMAC-SHA256 and a salt of %d bytes: make a key with coffer key create", saltSize)
+	defer clear(key)
+	return aes.NewCipher(key)
+}
+
+// encrypt returns der as an EncryptedPrivateKeyInfo.
+func encrypt(der, passphrase []byte) ([]byte, error) {
+	random := make([]byte, saltSize+aes.BlockSize)
+	if _, err := rand.Read(random); err != nil {
+		return nil, fmt.Errorf("make a salt: %w", err)
 	}
-	return nil
+	p := pbes2{hash: sha256.New, keySize: 32, iv: random[saltSize:]}
+	p.kdf = pbkdf2Params{Salt: random[:saltSize], Iterations: iterations, PRF: algorithm(oidHMACSHA256, asn1.NullBytes)}
+	block, err := p.cipher(passphrase)
+	if err != nil {
+		return nil, err
+	}
+	pad := aes.BlockSize - len(der)%aes.BlockSize
+	data := append(make([]byte, 0, len(der)+pad), der...)
+	for range pad {
+		data = append(data, byte(pad))
+	}
+	cipher.NewCBCEncrypter(block, p.iv).CryptBlocks(data, data)
+	kdf, err1 := asn1.Marshal(p.kdf)
+	iv, err2 := asn1.Marshal(p.iv)
+	scheme, err3 := asn1.Marshal(pbes2Params{KDF: algorithm(oidPBKDF2, kdf), Cipher: algorithm(oidAES256CBC, iv)})
+	out, err4 := asn1.Marshal(encryptedKey{Algorithm: algorithm(oidPBES2, scheme), Data: data})
+	return out, errors.Join(err1, err2, err3, err4)
+}
+
+// algorithm returns an AlgorithmIdentifier with parameters in DER.
+func algorithm(oid string, params []byte) pkix.AlgorithmIdentifier {
+	var numbers asn1.ObjectIdentifier
+	for part := range strings.SplitSeq(oid, ".") {
+		n, _ := strconv.Atoi(part) // the constants above are numbers
+		numbers = append(numbers, n)
+	}
+	return pkix.AlgorithmIdentifier{Algorithm: numbers, Parameters: asn1.RawValue{FullBytes: params}}
 }

@@ -76,7 +76,7 @@ func TestCreate(t *testing.T) {
 		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
 	}
 	before := read(t, path)
-	if err := software.Create(t.Context(), "file://"+path, 2048); !errors.Is(err, fs.ErrExist) {
+	if err := software.Create(t.Context(), "file://"+path, software.CreateOptions{Bits: 2048}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Create over a key = %v, want %v", err, fs.ErrExist)
 	}
 	if read(t, path) != before {
@@ -85,11 +85,11 @@ func TestCreate(t *testing.T) {
 	if names, _ := filepath.Glob(dir + "/.kek-*"); len(names) > 0 {
 		t.Errorf("Create left %v", names)
 	}
-	if err := software.Create(t.Context(), "file://"+path+".small", 1024); !errors.Is(err, kek.ErrUnsuitable) {
+	if err := software.Create(t.Context(), "file://"+path+".small", software.CreateOptions{Bits: 1024}); !errors.Is(err, kek.ErrUnsuitable) {
 		t.Errorf("Create of 1024 bits = %v, want %v", err, kek.ErrUnsuitable)
 	}
 	write(t, dir+"/short", "thirteen byte", 0o600)
-	err = software.Create(t.Context(), "file://"+path+".short?passphrase-source=file:"+dir+"/short", 2048)
+	err = software.Create(t.Context(), "file://"+path+".short?passphrase-source=file:"+dir+"/short", software.CreateOptions{Bits: 2048})
 	if _, stat := os.Stat(path + ".short"); err == nil || stat == nil {
 		t.Errorf("Create with a short passphrase = %v, and the file is there: %v", err, stat == nil)
 	}
@@ -205,7 +205,7 @@ func TestOpensSHA1(t *testing.T) {
 
 func create(t *testing.T, uri string, bits int) *software.Key {
 	t.Helper()
-	if err := software.Create(t.Context(), uri, bits); err != nil {
+	if err := software.Create(t.Context(), uri, software.CreateOptions{Bits: bits}); err != nil {
 		t.Fatal(err)
 	}
 	return open(t, uri)

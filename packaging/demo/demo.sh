@@ -19,63 +19,11 @@ demo=$(mktemp -d "${TMPDIR:-/tmp}/coffer-demo.XXXXXX")
 source "$root/packaging/demo/tree.sh"
 export PATH=$root/bin:$PATH COFFER_SOCKET=$demo/coffer.sock
 
-service= # process id of cofferd
-number=0 # of the step
+# shellcheck source=packaging/demo/tour.sh
+source "$root/packaging/demo/tour.sh"
+
 owners=  # what only root can compare
 [ "$(id -u)" != 0 ] || owners="owners, "
-
-step() {
-	number=$((number + 1))
-	printf '\n%d. %s\n\n' "$number" "$1"
-}
-
-say() {
-	local line
-	for line in "$@"; do
-		printf '%s\n' "${line:+   $line}"
-	done
-}
-
-# show COMMAND...: print the command as a person would type it, then run it. In
-# what is printed the demo's folder is $DEMO.
-show() {
-	local line
-	printf -v line ' %q' "$@"
-	say "\$${line//$demo/\$DEMO}"
-	"$@" 2>&1 | sed '/./s/^/   /'
-	echo
-}
-
-# head_of FILE LINES: the first lines of a long output.
-head_of() {
-	head -n "$2" "$1" | sed '/./s/^/   /'
-	local all
-	all=$(wc -l <"$1")
-	[ "$all" -le "$2" ] || say "... and $((all - $2)) lines more"
-	echo
-}
-
-stop_service() {
-	[ -n "$service" ] || return 0
-	kill -TERM "$service" 2>/dev/null || true
-	wait "$service" 2>/dev/null || true
-	service=
-}
-
-finish() {
-	local code=$?
-	stop_service
-	if [ "$code" != 0 ]; then
-		printf '\nThe demo ended early with code %d.\n' "$code"
-		if [ -s "$demo/cofferd.log" ]; then
-			echo "The last lines of $demo/cofferd.log:"
-			tail -n 8 "$demo/cofferd.log" | sed '/./s/^/   /'
-		fi
-		echo "All there is to look at: $demo"
-	fi
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
 
 # softhsm_module prints where the HSM's library is, or fails.
 softhsm_module() {
@@ -135,21 +83,6 @@ write_config() {
 		  odds: {vault: local, files: {paths: ["$demo/odds"]}}
 	END
 	mkdir -m 0700 "$demo/vault"
-}
-
-start_service() {
-	cofferd run --config "$demo/coffer.yaml" >"$demo/cofferd.log" 2>&1 &
-	service=$!
-	local tries
-	for ((tries = 0; tries < 100; tries++)); do
-		if coffer status >/dev/null 2>&1; then
-			return 0
-		fi
-		kill -0 "$service" 2>/dev/null || break
-		sleep 0.1
-	done
-	say "cofferd did not come up."
-	return 1
 }
 
 # compare NAME SOURCE: hold what was restored against what was backed up.

@@ -161,21 +161,10 @@ func (s *Store) absent() error {
 	return store.ErrNotExist
 }
 
-// check does what every operation does first.
-func check(ctx context.Context, key store.Key) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return key.Check()
-}
-
 // Get implements store.Getter.
 func (s *Store) Get(ctx context.Context, key store.Key, p []byte, off int64) error {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckGet(ctx, key, off); err != nil {
 		return err
-	}
-	if off < 0 {
-		return fmt.Errorf("get %s: offset %d is negative", key, off)
 	}
 	f, err := os.Open(s.path(key))
 	if err != nil {
@@ -202,7 +191,7 @@ func (s *Store) Get(ctx context.Context, key store.Key, p []byte, off int64) err
 
 // Stat implements store.Getter.
 func (s *Store) Stat(ctx context.Context, key store.Key) (store.Info, error) {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckCall(ctx, key); err != nil {
 		return store.Info{}, err
 	}
 	info, err := os.Lstat(s.path(key))
@@ -219,7 +208,7 @@ func (s *Store) Stat(ctx context.Context, key store.Key) (store.Info, error) {
 
 // Delete implements store.Deleter.
 func (s *Store) Delete(ctx context.Context, key store.Key) error {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckCall(ctx, key); err != nil {
 		return err
 	}
 	path := s.path(key)

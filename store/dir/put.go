@@ -14,11 +14,8 @@ import (
 // Put implements store.Putter. It refuses retention: a file system has no way to
 // keep that promise.
 func (s *Store) Put(ctx context.Context, key store.Key, body store.Body, opts store.PutOptions) error {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckPut(ctx, key, body); err != nil {
 		return err
-	}
-	if err := body.Check(); err != nil {
-		return fmt.Errorf("put %s: %w", key, err)
 	}
 	if !opts.Retention.Until.IsZero() {
 		return fmt.Errorf("put %s in %s: %w: a folder cannot keep an object from being deleted; use a bucket with object lock",

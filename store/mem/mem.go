@@ -72,20 +72,10 @@ func (s *Store) Tamper(key store.Key, change func([]byte) []byte) error {
 	return nil
 }
 
-func check(ctx context.Context, key store.Key) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return key.Check()
-}
-
 // Get implements store.Getter.
 func (s *Store) Get(ctx context.Context, key store.Key, p []byte, off int64) error {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckGet(ctx, key, off); err != nil {
 		return err
-	}
-	if off < 0 {
-		return fmt.Errorf("get %s: offset %d is negative", key, off)
 	}
 	s.mu.RLock()
 	o, ok := s.objects[key]
@@ -103,7 +93,7 @@ func (s *Store) Get(ctx context.Context, key store.Key, p []byte, off int64) err
 
 // Stat implements store.Getter.
 func (s *Store) Stat(ctx context.Context, key store.Key) (store.Info, error) {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckCall(ctx, key); err != nil {
 		return store.Info{}, err
 	}
 	s.mu.RLock()
@@ -121,11 +111,8 @@ func (o object) info(key store.Key) store.Info {
 
 // Put implements store.Putter.
 func (s *Store) Put(ctx context.Context, key store.Key, body store.Body, opts store.PutOptions) error {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckPut(ctx, key, body); err != nil {
 		return err
-	}
-	if err := body.Check(); err != nil {
-		return fmt.Errorf("put %s: %w", key, err)
 	}
 	data := slices.Concat(body...)
 
@@ -195,7 +182,7 @@ func (s *Store) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info
 
 // Delete implements store.Deleter.
 func (s *Store) Delete(ctx context.Context, key store.Key) error {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckCall(ctx, key); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -89,8 +89,14 @@ func (s Slot) Pack() *Builder { return s.b }
 // It returns scratch, perhaps grown, for the next time. last tells that the pack
 // is closed and this was its last frame: the caller now finishes it.
 func (s Slot) Seal(compressed, scratch []byte) (_ []byte, last bool, err error) {
-	sealed := s.b.sealer.Seal(s.region[:0], compressed, s.index, byte(s.typ))
+	sealed, err := s.b.sealer.Seal(s.region[:0], compressed, s.index, byte(s.typ))
+	if err != nil {
+		return scratch, false, fmt.Errorf("frame %d of pack %s: %w", s.index, s.b.id, err)
+	}
 	again, err := s.b.sealer.Open(scratch[:0], sealed, s.index, byte(s.typ))
+	if errors.Is(err, crypt.ErrClosed) {
+		return scratch, false, fmt.Errorf("frame %d of pack %s: %w", s.index, s.b.id, err)
+	}
 	if err != nil || len(sealed) != len(s.region) || !bytes.Equal(again, compressed) {
 		return scratch, false, fmt.Errorf("frame %d of pack %s does not open to what was sealed: check this machine's memory: %w", s.index, s.b.id, crypt.ErrDamaged)
 	}
@@ -104,13 +110,6 @@ func (b *Builder) Close() (last bool) {
 	b.closed = true
 	b.mu.Unlock()
 	return b.open.Add(-1) == 0
-}
-
-// Empty tells whether no frame has been reserved.
-func (b *Builder) Empty() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.contents.Frames) == 0
 }
 
 // Finish completes the pack: its bytes, which stay valid until the buffer is used
@@ -129,7 +128,10 @@ func (b *Builder) Finish() (store.Body, Contents, error) {
 		return nil, Contents{}, fmt.Errorf("contents of pack %s: %d bytes are above the limit of %d", b.id, len(table), MaxPayload)
 	}
 	frames := len(b.buf)
-	object := appendPayload(b.buf, b.sealer, table, nil)
+	object, err := appendPayload(b.buf, b.sealer, table, nil)
+	if err != nil {
+		return nil, Contents{}, fmt.Errorf("seal contents of pack %s: %w", b.id, err)
+	}
 	object = appendTail(object, len(object)-frames)
 	return store.Body{object}, b.contents, nil
 }

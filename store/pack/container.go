@@ -2,6 +2,7 @@ package pack
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -118,7 +119,7 @@ func Scrub(object []byte) (crypt.Header, error) {
 }
 
 // appendPayload appends the sealed payload to object.
-func appendPayload(object []byte, sealer *crypt.Object, payload []byte, c *chunk.Compressor) []byte {
+func appendPayload(object []byte, sealer *crypt.Object, payload []byte, c *chunk.Compressor) ([]byte, error) {
 	compressed, codec := payload, chunk.Stored
 	if c != nil {
 		compressed, codec = c.Compress(make([]byte, 0, len(payload)), payload)
@@ -153,9 +154,15 @@ func SealObject(s *crypt.Secret, p crypt.Place, payload []byte) ([]byte, error) 
 		return nil, fmt.Errorf("payload of %d bytes is above the limit of %d", len(payload), MaxPayload)
 	}
 	sealer, header := s.NewObject(p)
-	object := appendPayload(header, sealer, payload, chunk.NewCompressor(chunk.Default))
+	object, err := appendPayload(header, sealer, payload, chunk.NewCompressor(chunk.Default))
+	if err != nil {
+		return nil, err
+	}
 	object = appendTail(object, len(object)-crypt.HeaderSize)
 	again, err := OpenObject(s, p, object)
+	if errors.Is(err, crypt.ErrClosed) {
+		return nil, err
+	}
 	if err != nil || string(again) != string(payload) {
 		return nil, fmt.Errorf("sealed object does not open to what was sealed: check this machine's memory: %w", crypt.ErrDamaged)
 	}

@@ -336,9 +336,10 @@ func TestContentsAreCheckedAgainstThePack(t *testing.T) {
 	} {
 		plain := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(payload))), payload...)
 		framesEnd := crypt.HeaderSize + int(good.Frames[0].Stored)
-		forged := opener.Seal(bytes.Clone(object[:framesEnd]), plain, math.MaxUint32, 0)
+		forged, err := opener.Seal(bytes.Clone(object[:framesEnd]), plain, math.MaxUint32, 0)
+		check(t, err)
 		id := good.Pack
-		_, err := pack.NewReader(put(t, id, tail(forged, framesEnd)), secrets{1: s}, item).Contents(t.Context(), id)
+		_, err = pack.NewReader(put(t, id, tail(forged, framesEnd)), secrets{1: s}, item).Contents(t.Context(), id)
 		if err == nil != (name == "good") {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -42,9 +42,11 @@ func check(t testing.TB, err error) {
 }
 
 // frame describes raw as one frame of chunks of at most size bytes.
-func frame(s *crypt.Secret, typ pack.FrameType, raw []byte, size int) pack.Frame {
+func frame(t testing.TB, s *crypt.Secret, typ pack.FrameType, raw []byte, size int) pack.Frame {
 	f := pack.Frame{Type: typ, Raw: uint32(len(raw))}
-	namer := s.Namer()
+	t.Helper()
+	namer, err := s.Namer()
+	check(t, err)
 	for part := range slices.Chunk(raw, size) {
 		f.Chunks = append(f.Chunks, pack.Chunk{ID: namer.ID(part), Length: uint32(len(part))})
 	}
@@ -56,7 +58,7 @@ func fill(t testing.TB, s *crypt.Secret, generation uint32, frames ...[]byte) ([
 	t.Helper()
 	b := pack.NewBuilder(s, item, generation, nil)
 	for i, raw := range frames {
-		slot, ok := b.Reserve(frame(s, pack.FrameType(1+i%3), raw, 100), len(raw))
+		slot, ok := b.Reserve(frame(t, s, pack.FrameType(1+i%3), raw, 100), len(raw))
 		if !ok {
 			t.Fatal("the pack is full")
 		}
@@ -86,7 +88,8 @@ func put(t testing.TB, id pack.ID, object []byte) *mem.Store {
 func readAll(t testing.TB, r *pack.Reader, s *crypt.Secret, c pack.Contents) []byte {
 	t.Helper()
 	var all []byte
-	namer := s.Namer()
+	namer, err := s.Namer()
+	check(t, err)
 	c.Locations(func(id chunk.ID, loc pack.Location) bool {
 		raw, err := r.Frame(t.Context(), loc, nil)
 		check(t, err)

@@ -73,14 +73,21 @@ func (r *Reader) Read(ctx context.Context, loc Location, sealed []byte) error {
 	return nil
 }
 
-// Open opens and decompresses a frame that has been read. It overwrites sealed;
-// the result is in buf's memory if that is large enough, or in sealed's.
+// Open opens and decompresses a frame that has been read. It overwrites sealed and
+// buf; the result is in buf's memory, with all of its capacity, if that is large
+// enough.
 func (r *Reader) Open(ctx context.Context, loc Location, sealed, buf []byte) ([]byte, error) {
 	object, err := r.object(ctx, loc.Pack, loc.Generation)
 	if err != nil {
 		return nil, fmt.Errorf("open pack %s: %w", loc.Pack, err)
 	}
-	compressed, err := object.Open(sealed[:0], sealed, loc.Frame, byte(loc.Type))
+	dst := sealed[:0]
+	if loc.Codec == chunk.Stored {
+		if dst = buf[:0]; cap(dst) < int(loc.Raw) {
+			dst = make([]byte, 0, loc.Raw)
+		}
+	}
+	compressed, err := object.Open(dst, sealed, loc.Frame, byte(loc.Type))
 	if err != nil {
 		return nil, r.named(loc, err)
 	}

@@ -43,7 +43,10 @@ type Store struct {
 	cfg   Config
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store    = (*Store)(nil)
+	_ store.Retainer = (*Store)(nil)
+)
 
 // New returns a store that tries the operations of inner again.
 func New(inner store.Store, cfg Config) *Store {
@@ -154,6 +157,19 @@ func (s *Store) Stat(ctx context.Context, key store.Key) (info store.Info, err e
 // Delete implements store.Deleter.
 func (s *Store) Delete(ctx context.Context, key store.Key) error {
 	return s.do(ctx, func() error { return s.inner.Delete(ctx, key) })
+}
+
+// RetainedUntil implements store.Retainer, if the inner store does.
+func (s *Store) RetainedUntil(ctx context.Context, key store.Key) (until time.Time, err error) {
+	r, ok := s.inner.(store.Retainer)
+	if !ok {
+		return time.Time{}, fmt.Errorf("retention of %s: %w", key, errors.ErrUnsupported)
+	}
+	err = s.do(ctx, func() error {
+		until, err = r.RetainedUntil(ctx, key)
+		return err
+	})
+	return until, err
 }
 
 // Put implements store.Putter.

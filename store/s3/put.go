@@ -33,11 +33,8 @@ const (
 // Put implements store.Putter. An object larger than the part size is sent in
 // parts, several at once.
 func (s *Store) Put(ctx context.Context, key store.Key, body store.Body, opts store.PutOptions) error {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckPut(ctx, key, body); err != nil {
 		return err
-	}
-	if err := body.Check(); err != nil {
-		return fmt.Errorf("put %s: %w", key, err)
 	}
 	put := s.putWhole
 	if body.Size() > s.cfg.PartSize {

@@ -39,7 +39,10 @@ type Store struct {
 	transport *http.Transport
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store    = (*Store)(nil)
+	_ store.Retainer = (*Store)(nil)
+)
 
 // Open connects to the bucket and makes sure that it is there and that the
 // credentials may list it. The caller closes the store.
@@ -116,22 +119,12 @@ func (s *Store) probe(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func check(ctx context.Context, key store.Key) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return key.Check()
-}
-
 func (s *Store) object(key store.Key) string { return s.root + string(key) }
 
 // Get implements store.Getter.
 func (s *Store) Get(ctx context.Context, key store.Key, p []byte, off int64) error {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckGet(ctx, key, off); err != nil {
 		return err
-	}
-	if off < 0 {
-		return fmt.Errorf("get %s: offset %d is negative", key, off)
 	}
 	if len(p) == 0 {
 		// S3 has no empty ranges.
@@ -174,7 +167,7 @@ func (s *Store) get(ctx context.Context, key store.Key, p []byte, off int64) err
 
 // Stat implements store.Getter.
 func (s *Store) Stat(ctx context.Context, key store.Key) (store.Info, error) {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckCall(ctx, key); err != nil {
 		return store.Info{}, err
 	}
 	info, err := s.stat(ctx, key)
@@ -202,7 +195,7 @@ func (s *Store) stat(ctx context.Context, key store.Key) (minio.ObjectInfo, erro
 
 // Delete implements store.Deleter.
 func (s *Store) Delete(ctx context.Context, key store.Key) error {
-	if err := check(ctx, key); err != nil {
+	if err := store.CheckCall(ctx, key); err != nil {
 		return err
 	}
 	// Where there are versions, a DELETE without one hides the object and frees
@@ -221,6 +214,28 @@ func (s *Store) Delete(ctx context.Context, key store.Key) error {
 	return nil
 }
 
+// RetainedUntil implements store.Retainer. It asks about the version that is visible,
+// which is the one that Delete would remove.
+func (s *Store) RetainedUntil(ctx context.Context, key store.Key) (time.Time, error) {
+	if err := store.CheckCall(ctx, key); err != nil {
+		return time.Time{}, err
+	}
+	info, err := s.stat(ctx, key)
+	if err != nil {
+		return time.Time{}, s.fail(ctx, "stat", key, err)
+	}
+	return retainedUntil(info), nil
+}
+
+// retainedUntil returns the end of an object's retention, or zero.
+func retainedUntil(info minio.ObjectInfo) time.Time {
+	until, err := time.Parse(time.RFC3339, info.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return until
+}
+
 // locked finds out a refusal that is due to retention. AWS calls it AccessDenied
 // and MinIO InvalidRequest, like much else.
 func (s *Store) locked(info minio.ObjectInfo, err error) error {
@@ -228,8 +243,7 @@ func (s *Store) locked(info minio.ObjectInfo, err error) error {
 	if !errors.As(err, &answer) || answer.Code != "AccessDenied" && answer.Code != "InvalidRequest" {
 		return err
 	}
-	until, terr := time.Parse(time.RFC3339, info.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"))
-	if terr == nil && s.cfg.Now().Before(until) {
+	if until := retainedUntil(info); s.cfg.Now().Before(until) {
 		return fmt.Errorf("%w until %s: %w", store.ErrLocked, until.Format(time.RFC3339), err)
 	}
 	if info.Metadata.Get("X-Amz-Object-Lock-Legal-Hold") == "ON" {

@@ -217,9 +217,19 @@ func retention(t *testing.T, m *testkit.MinIO) {
 		if err := s.Delete(t.Context(), c.key); !errors.Is(err, store.ErrLocked) {
 			t.Errorf("%s: delete before the time: %v", c.key, err)
 		}
+		if got, err := s.RetainedUntil(t.Context(), c.key); err != nil || !got.Equal(until) {
+			t.Errorf("%s: retained until %v, %v; want %v", c.key, got, err, until)
+		}
 		if _, err := s.Stat(t.Context(), c.key); err != nil {
 			t.Errorf("%s: after the refused delete: %v", c.key, err)
 		}
+	}
+	put(t, s, "free", nil, store.PutOptions{})
+	if got, err := s.RetainedUntil(t.Context(), "free"); err != nil || !got.IsZero() {
+		t.Errorf("without retention: %v, %v", got, err)
+	}
+	if _, err := s.RetainedUntil(t.Context(), "none"); !errors.Is(err, store.ErrNotExist) {
+		t.Errorf("of no object: %v", err)
 	}
 	plain := open(t, parse(t, m.URL("plain/retention")))
 	err := plain.Put(t.Context(), "a", nil, store.PutOptions{Retention: store.Retention{Until: until}})

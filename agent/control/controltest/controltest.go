@@ -29,13 +29,18 @@ type Backend struct {
 	Differ    []control.DiffEntry // between any two points
 	Problems  []control.Problem
 	Config    control.ConfigReport
-	// Script says what a job does, by its kind and item. A job runs when it is
-	// first followed; without a script it is done at once.
-	Script func(kind, item string) Play
+	Reports   map[string]control.KeyReport  // by key; one that is not here passes
+	Usages    map[string]control.KeyUsage   // by key
+	Warnings  []string                      // of every vault that is made
+	Erasures  map[string]control.ItemErased // by item
+	Audit     control.AuditReport
+	// Script says what a job does, by its kind and item, or else vault. A job runs
+	// when it is first followed; without a script it is done at once.
+	Script func(kind, subject string) Play
 
 	mu     sync.Mutex
 	jobs   []*job
-	asked  []any // requests that started jobs
+	asked  []any // requests that started jobs or changed something
 	inputs map[int64][]byte
 }
 
@@ -113,7 +118,9 @@ func (b *Backend) CreateVault(ctx context.Context, req control.VaultCreate) (con
 			Next: "see it: coffer vault show " + req.Name,
 		}
 	}
-	return control.VaultCreated{ID: "new-vault-id", Name: v.Name, Store: v.Store, RecoverySheet: "Recovery sheet of vault " + v.Name + "\n"}, nil
+	return control.VaultCreated{
+		ID: "new-vault-id", Name: v.Name, Store: v.Store, RecoverySheet: "Recovery sheet of vault " + v.Name + "\n", Warnings: b.Warnings,
+	}, nil
 }
 
 // Keys implements control.Keys.
@@ -124,6 +131,9 @@ func (b *Backend) CreateKey(_ context.Context, req control.KeyCreate) (control.K
 	for _, k := range b.KeyList {
 		if k.Name == req.Name {
 			k.Bits, k.Error = max(req.Bits, 2048), nil
+			if req.Hybrid {
+				k.Algorithm = "RSA-OAEP-256+ML-KEM-768"
+			}
 			return k, nil
 		}
 	}

@@ -1,6 +1,7 @@
 package controltest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,11 +13,18 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 )
 
-// Asked returns the requests that started jobs, in order.
+// Asked returns the requests that started jobs or changed something, in order.
 func (b *Backend) Asked() []any {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.asked)
+}
+
+// note remembers a request.
+func (b *Backend) note(req any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked = append(b.asked, req)
 }
 
 // InputOf returns what was read as the input of a job.
@@ -48,9 +56,14 @@ func (b *Backend) begin(ctx context.Context, req any, j control.Job) (control.Jo
 			return control.Job{}, err
 		}
 	}
+	if j.Vault != "" {
+		if _, err := b.Vault(ctx, j.Vault); err != nil {
+			return control.Job{}, err
+		}
+	}
 	run := &job{Job: j, play: Play{End: control.Job{State: control.JobDone}}, changed: make(chan struct{})}
 	if b.Script != nil {
-		run.play = b.Script(j.Kind, j.Item)
+		run.play = b.Script(j.Kind, cmp.Or(j.Item, j.Vault))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -26,6 +26,7 @@ struct control {
 	word code[FUNCTIONS];  /* what the next calls return */
 	word times[FUNCTIONS]; /* how many of them */
 	word hang[FUNCTIONS];  /* while not 0 */
+	word sick[FUNCTIONS];  /* what calls return until C_Initialize */
 };
 
 static struct list real, mine;
@@ -49,6 +50,11 @@ static word call(int i, word a, word b, word c, word d, word e, word f)
 	__sync_fetch_and_add(&control->calls[i], 1);
 	while (control->hang[i])
 		usleep(1000);
+	if (i == 0)
+		for (int j = 0; j < FUNCTIONS; j++)
+			control->sick[j] = 0;
+	if (control->sick[i])
+		return control->sick[i];
 	if (fails(i))
 		return control->code[i];
 #ifdef PARAMS

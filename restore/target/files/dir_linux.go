@@ -111,7 +111,10 @@ func (d *dir) Existing(name string) (target.Existing, error) {
 	if err != nil {
 		return nil, fail("open", err)
 	}
-	e := &existing{fd: fd}
+	e := &existing{s: d.s, fd: fd}
+	d.s.mu.Lock()
+	d.s.olds[e] = struct{}{}
+	d.s.mu.Unlock()
 	var st unix.Statx_t
 	if err := dirfd.StatxFd(fd, &st); err != nil {
 		return nil, errors.Join(fail("stat", err), e.Close())
@@ -258,6 +261,7 @@ func (d *dir) SetMeta(node *tree.Node) error {
 
 // existing is a file to compare with.
 type existing struct {
+	s    *sink
 	fd   int
 	size int64
 }
@@ -270,10 +274,14 @@ func (e *existing) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (e *existing) Close() error {
-	if e.fd < 0 {
-		return nil
-	}
+	e.s.mu.Lock()
+	_, mine := e.s.olds[e]
+	delete(e.s.olds, e)
+	e.s.mu.Unlock()
 	fd := e.fd
 	e.fd = -1
+	if !mine { // closed before, or with the sink
+		return nil
+	}
 	return unix.Close(fd)
 }

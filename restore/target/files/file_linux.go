@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,10 @@ type file struct {
 	temp string
 	fd   int
 	end  atomic.Int64 // how far it was written
+
+	// writing is held during a write. The kernel lets one writer into a file at a
+	// time, and whoever waits for it there keeps a processor from its other work.
+	writing sync.Mutex
 }
 
 func (d *dir) Create(node *tree.Node) (target.File, error) {
@@ -63,6 +68,8 @@ func (f *file) take() bool {
 }
 
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	f.writing.Lock()
+	defer f.writing.Unlock()
 	done := 0
 	for done < len(p) {
 		n, err := unix.Pwrite(f.fd, p[done:], off+int64(done))

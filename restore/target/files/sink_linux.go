@@ -29,6 +29,7 @@ type sink struct {
 	mu     sync.Mutex
 	dirs   map[*dir]struct{}
 	files  map[*file]struct{}
+	olds   map[*existing]struct{}
 	mounts map[uint64]int // file systems below the top one, by number: an open directory of each
 }
 
@@ -47,7 +48,7 @@ func openThere(cfg Config, opts target.Options) (*sink, error) {
 	}
 	s := &sink{
 		opts: opts, begun: cfg.Clock(), top: fd,
-		dirs: make(map[*dir]struct{}), files: make(map[*file]struct{}), mounts: make(map[uint64]int),
+		dirs: make(map[*dir]struct{}), files: make(map[*file]struct{}), olds: make(map[*existing]struct{}), mounts: make(map[uint64]int),
 	}
 	s.temp.Store(rand.Uint32())
 	if opts.NumericOwner {
@@ -106,8 +107,8 @@ func (s *sink) Finish(ctx context.Context) error {
 
 func (s *sink) Close() error {
 	s.mu.Lock()
-	files, dirs, mounts := s.files, s.dirs, s.mounts
-	s.files, s.dirs, s.mounts = make(map[*file]struct{}), make(map[*dir]struct{}), nil
+	files, olds, dirs, mounts := s.files, s.olds, s.dirs, s.mounts
+	s.files, s.olds, s.dirs, s.mounts = make(map[*file]struct{}), make(map[*existing]struct{}), make(map[*dir]struct{}), nil
 	top := s.top
 	s.top = -1
 	s.mu.Unlock()
@@ -118,6 +119,9 @@ func (s *sink) Close() error {
 		f.discard()
 	}
 	var err error
+	for e := range olds {
+		err = errors.Join(err, unix.Close(e.fd))
+	}
 	for d := range dirs {
 		err = errors.Join(err, unix.Close(d.fd))
 	}

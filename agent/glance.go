@@ -6,24 +6,6 @@ import (
 	"time"
 )
 
-// gate is a mutex for what is held while a store or a key is asked, which may take
-// long: who waits for it waits no longer than its context lasts.
-type gate chan struct{}
-
-func newGate() gate { return make(gate, 1) }
-
-// enter takes the gate. After an error it is not taken.
-func (g gate) enter(ctx context.Context) error {
-	select {
-	case g <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (g gate) leave() { <-g }
-
 // glance is how long a status waits for stores and keys, all of them together.
 // Jobs are far more patient.
 const glance = 10 * time.Second

@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cofferbackup/coffer/agent/audit"
+	"github.com/cofferbackup/coffer/agent/config"
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/kek"
+)
+
+// CreateVault implements control.Vaults. Keys are tried and judged before anything
+// is written: a vault with a key that may not stay is worse than none.
+func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (control.VaultCreated, error) {
+	none := control.VaultCreated{}
+	cfg, ok := a.Settings.Vaults[req.Name]
+	if !ok {
+		return none, notFound("vault", req.Name, "coffer vault list")
+	}
+	if _, err := a.pinned(req.Name); err == nil {
+		return none, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is made already", req.Name),
+			Next: "see it: coffer vault show " + req.Name}
+	}
+	if err := a.opening.Enter(ctx); err != nil {
+		return none, err
+	}
+	defer a.opening.Leave()
+	by := control.PeerFrom(ctx).String()
+	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: req.Name, By: by})
+	ring, missing := a.keys.Ring(ctx, a.uses(req.Name))
+	if len(missing) > 0 { // every key must be able to open everything from the start
+		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, errors.Join(missing...)))
+	}
+	mode := a.wantedMode(cfg)
+	warnings, err := a.judge(ctx, req.Name, mode)
+	if err != nil {
+		return none, err
+	}
+	st, err := a.Parts.MakeStore(ctx, cfg.Store)
+	if err != nil {
+		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
+	}
+	made, err := catalog.Create(ctx, st, catalog.CreateOptions{Mode: mode, Ring: ring, Now: a.Clock()})
+	if err != nil {
+		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
+	}
+	// A crash here leaves a vault whose id nobody knows: empty, so nothing is lost,
+	// and its place can be cleared.
+	if err := a.state.pin(req.Name, made.ID()); err != nil {
+		return none, &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("vault %s is made, but its id could not be kept: %v", req.Name, err),
+			Next: fmt.Sprintf("write it into the config: vaults.%s.id: %s", req.Name, made.ID())}
+	}
+	floors, err := a.state.floors(made.ID(), a.Log)
+	if err != nil {
+		return none, fmt.Errorf("create vault %s: %w", req.Name, err)
+	}
+	floors.Raise("vault", 1, 1)
+	a.mu.Lock()
+	a.vaults[req.Name] = newVault(req.Name, st, made, floors, nil)
+	a.mu.Unlock()
+	err = a.record(ctx, audit.Event{Kind: audit.VaultCreated, Vault: req.Name, By: by, Outcome: "made",
+		Fields: map[string]string{"id": made.ID().String(), "mode": made.Mode().String()}})
+	if err != nil {
+		return none, err
+	}
+	a.probeAll(ctx, cfg.Keys) // what they answered before may be from before they were made
+	a.Log.Info("vault made", "vault", req.Name, "id", made.ID(), "mode", made.Mode())
+	return control.VaultCreated{ID: made.ID().String(), Name: req.Name, Store: cfg.Store, Warnings: warnings,
+		RecoverySheet: a.recoverySheet(req.Name, made, ring)}, nil
+}
+
+// wantedMode is the mode that a new vault gets.
+func (a *Agent) wantedMode(cfg config.Vault) catalog.Mode {
+	if cfg.Mode == catalog.SoftwareKeys.String() {
+		return catalog.SoftwareKeys
+	}
+	for _, key := range cfg.Keys {
+		if isSoftware(a.Settings.Keys[key]) {
+			return catalog.SoftwareKeys
+		}
+	}
+	return catalog.CustomerManaged
+}
+
+// isSoftware tells whether a key is a file.
+func isSoftware(k config.Key) bool { return strings.HasPrefix(k.URI, "file:") }
+
+// recoverySheet is what the owner of a vault prints and puts away. It has no secret.
+func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) string {
+	cfg := a.Settings.Vaults[name]
+	var b strings.Builder
+	fmt.Fprintf(&b, "Recovery sheet of vault %s\n\n", name)
+	fmt.Fprintf(&b, "  made    %s\n", v.Created().Format("2006-01-02 15:04:05 UTC"))
+	fmt.Fprintf(&b, "  id      %s\n", v.ID())
+	fmt.Fprintf(&b, "  store   %s\n", cfg.Store)
+	fmt.Fprintf(&b, "  mode    %s\n", v.Mode())
+	for i, w := range ring.Wrappers() {
+		ref := w.Ref()
+		fmt.Fprintf(&b, "  key %d   %s, %s, RSA %d, %s\n", i+1, ref.Name, ref.Provider, ref.Bits, ref.URI)
+		fmt.Fprintf(&b, "          fingerprint %s\n", ref.Fingerprint)
+	}
+	fmt.Fprintf(&b, "\nOne of these keys opens the vault; without all of them it is lost. The id says that\n")
+	fmt.Fprintf(&b, "it is this vault and no other. On a bare machine:\n\n")
+	fmt.Fprintf(&b, "  cofferd rescue --store '%s' --vault-id %s \\\n    --key '%s' ls\n", cfg.Store, v.ID(), a.Settings.Keys[cfg.Keys[0]].URI)
+	return b.String()
+}
+
+// record writes a line of the audit log. What cannot be recorded must not happen.
+func (a *Agent) record(ctx context.Context, e audit.Event) error {
+	if err := a.audit.Record(context.WithoutCancel(ctx), e); err != nil {
+		return &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("the audit log cannot be written, so nothing is done: %v", err),
+			Next: "make room in, or mend, the agent's state folder; then check it: coffer audit verify"}
+	}
+	return nil
+}

@@ -1,0 +1,226 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/cofferbackup/coffer/agent/audit"
+	"github.com/cofferbackup/coffer/agent/config"
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/kek"
+)
+
+// Keys implements control.Keys.
+func (a *Agent) Keys(ctx context.Context) ([]control.Key, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	var out []control.Key
+	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
+		keys, err := a.describeKey(ctx, glancing, name)
+		if err != nil {
+			return nil, err
+		}
+		a.addFacts(glancing, name, keys)
+		out = append(out, keys...)
+	}
+	return out, nil
+}
+
+// describeKey describes all versions of a key, the one in use first, or why there are
+// none to see.
+func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]control.Key, error) {
+	var vaults []string
+	wraps := false
+	for _, vault := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
+		cfg := a.Settings.Vaults[vault]
+		if slices.Contains(cfg.Keys, name) || slices.Contains(cfg.RestoreKeys, name) {
+			vaults = append(vaults, vault)
+		}
+		wraps = wraps || slices.Contains(cfg.Keys, name)
+	}
+	restoreOnly := len(vaults) > 0 && !wraps
+	e, err := a.keys.Entry(glancing, name)
+	if err == nil {
+		err = a.watch.answer(name)
+	}
+	err = overdue(ctx, glancing, err, kek.ErrUnreachable)
+	if e == nil {
+		cfg := a.Settings.Keys[name]
+		return []control.Key{{Name: name, URI: cmp.Or(cfg.URI, cfg.Public), Vaults: vaults, RestoreOnly: restoreOnly, Error: control.AsError(Fault(err))}}, ctx.Err()
+	}
+	var out []control.Key
+	for _, ref := range e.Refs() {
+		k := describe(ref)
+		k.InUse = e.InUse != nil && ref.Fingerprint == e.InUse.Ref().Fingerprint
+		k.Vaults, k.RestoreOnly = vaults, restoreOnly
+		if err != nil && (k.InUse || e.InUse == nil) {
+			k.Error = control.AsError(Fault(err))
+		} else if e.InUse == nil && e.Stale != nil {
+			k.Error = control.AsError(Fault(e.Stale))
+		}
+		if k.InUse {
+			out = slices.Insert(out, 0, k)
+		} else {
+			out = append(out, k)
+		}
+	}
+	return out, nil
+}
+
+// addFacts adds what the provider says of the versions of a key. That it says
+// nothing is no fault.
+func (a *Agent) addFacts(ctx context.Context, name string, keys []control.Key) {
+	e, err := a.keys.Entry(ctx, name)
+	if err != nil {
+		return
+	}
+	say := func(answer kek.Answer) string {
+		if answer == kek.Unsaid {
+			return ""
+		}
+		return answer.String()
+	}
+	for _, k := range e.Versions {
+		i := slices.IndexFunc(keys, func(c control.Key) bool { return c.Fingerprint == k.Ref().Fingerprint.String() })
+		inspector, ok := k.(kek.Inspector)
+		if i < 0 || !ok {
+			continue
+		}
+		if f, err := inspector.Inspect(ctx); err == nil {
+			keys[i].Facts = control.KeyFacts{Hardware: say(f.Hardware), Enabled: say(f.Enabled), MayUnwrap: say(f.MayUnwrap), SoftDelete: say(f.SoftDelete),
+				PurgeProtection: say(f.PurgeProtection), Created: f.Created, Updated: f.Updated, NotBefore: f.NotBefore, Expires: f.Expires}
+		}
+	}
+}
+
+func describe(ref kek.Ref) control.Key {
+	return control.Key{Name: ref.Name, URI: ref.URI, Provider: string(ref.Provider), Version: ref.Version, Bits: ref.Bits,
+		Algorithm: ref.Algorithm.String(), Fingerprint: ref.Fingerprint.String()}
+}
+
+// CreateKey implements control.Keys.
+func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.Key, error) {
+	cfg, ok := a.Settings.Keys[req.Name]
+	if !ok {
+		return control.Key{}, notFound("key", req.Name, "coffer key list")
+	}
+	if cfg.Public != "" {
+		return control.Key{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s is an escrow key: its private half must not be on this machine", req.Name),
+			Next: "make it where it will be kept, and copy its public half here: " + cfg.Public}
+	}
+	ref, err := a.Parts.MakeKey(ctx, req.Name, cfg, MakeKeyOptions{Bits: req.Bits, Hybrid: req.Hybrid})
+	if errors.Is(err, fs.ErrExist) {
+		return control.Key{}, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("create key %s: %v", req.Name, err),
+			Next: "use the key that is there: coffer key list; or give this one another place in the config"}
+	}
+	if err != nil {
+		return control.Key{}, Fault(fmt.Errorf("create key %s: %w", req.Name, err))
+	}
+	a.Log.Info("key made", "key", ref)
+	a.probeAll(ctx, []string{req.Name})
+	err = a.record(ctx, audit.Event{Kind: audit.KeyCreated, Key: req.Name, Fingerprint: ref.Fingerprint.String(), By: control.PeerFrom(ctx).String(), Outcome: "made"})
+	return describe(ref), err
+}
+
+// CheckKey implements control.Keys.
+func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (control.KeyReport, error) {
+	cfg, ok := a.Settings.Keys[req.Key]
+	if !ok {
+		return control.KeyReport{}, notFound("key", req.Key, "coffer key list")
+	}
+	out := control.KeyReport{Key: req.Key, URI: cfg.URI, Passed: true}
+	if cfg.Public != "" {
+		out.URI = cfg.Public
+	}
+	for _, s := range a.Parts.CheckKey(ctx, req.Key, cfg) {
+		out.Steps = append(out.Steps, control.KeyStep{Stage: string(s.Stage), Verdict: string(s.Verdict), Says: s.Says, Next: s.Next})
+		out.Passed = out.Passed && s.Verdict != kek.Failed
+	}
+	a.probeAll(ctx, []string{req.Key}) // what it answers now counts for the vaults
+	if out.Passed {
+		for _, f := range a.findings(ctx, req.Key) {
+			out.Rules = append(out.Rules, ruleView(f))
+		}
+	}
+	return out, ctx.Err()
+}
+
+// LinkKey implements control.Custody.
+func (a *Agent) LinkKey(ctx context.Context, req control.KeyLink) (control.Vault, error) {
+	if _, ok := a.Settings.Vaults[req.Vault]; !ok {
+		return control.Vault{}, notFound("vault", req.Vault, "coffer vault list")
+	}
+	if !req.RestoreOnly && !req.Unlink {
+		return control.Vault{}, &control.Error{Code: control.CodeBadRequest, Message: "only a key that opens, and wraps nothing new, can be linked",
+			Next: "say --restore-only; or add the key to the config, under keys and vaults." + req.Vault + ".keys"}
+	}
+	links := a.state.links(req.Vault)
+	i := slices.Index(links, req.URI)
+	kind := audit.KeyLinked
+	switch {
+	case req.Unlink && i < 0:
+		return control.Vault{}, &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("no key %s is linked to vault %s", req.URI, req.Vault), Next: "see its keys: coffer vault show " + req.Vault}
+	case req.Unlink:
+		links, kind = slices.Delete(links, i, i+1), audit.KeyUnlinked
+	case i >= 0:
+		return a.Vault(ctx, req.Vault)
+	default:
+		name := a.keys.Link(linked(a.Settings, req.URI))
+		if _, err := a.keys.Refresh(ctx, name); err != nil { // one that does not answer is of no use
+			return control.Vault{}, Fault(fmt.Errorf("link %s: %w", req.URI, err))
+		}
+		links = append(links, req.URI)
+	}
+	by := control.PeerFrom(ctx).String()
+	if err := a.record(ctx, audit.Event{Kind: kind, Vault: req.Vault, By: by, Fields: map[string]string{"uri": req.URI}}); err != nil {
+		return control.Vault{}, err
+	}
+	if err := a.state.setLinks(req.Vault, links); err != nil {
+		return control.Vault{}, fmt.Errorf("remember the link: %w", err)
+	}
+	if err := a.opening.Enter(ctx); err != nil {
+		return control.Vault{}, err
+	}
+	if v := a.opened(req.Vault); v != nil {
+		a.rering(ctx, v)
+	}
+	a.opening.Leave()
+	return a.Vault(ctx, req.Vault)
+}
+
+// linked is a key that is linked and not in the config. In Key Vault it is asked for
+// as its neighbours are.
+func linked(settings *config.Config, uri string) config.Key {
+	key := config.Key{URI: uri}
+	host := hostOf(uri)
+	for _, name := range slices.Sorted(maps.Keys(settings.Keys)) {
+		if k := settings.Keys[name]; k.Credential != nil && host != "" && (key.Credential == nil || hostOf(k.URI) == host) {
+			key.Credential = k.Credential
+		}
+	}
+	return key
+}
+
+func hostOf(uri string) string {
+	if !strings.HasPrefix(uri, "https:") {
+		return ""
+	}
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// purpose notes in ctx what a request asks keys for.
+func purpose(ctx context.Context, vault string) context.Context {
+	return keyring.WithPurpose(ctx, keyring.Purpose{Vault: vault, By: control.PeerFrom(ctx).String()})
+}

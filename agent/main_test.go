@@ -1,0 +1,373 @@
+//go:build linux
+
+package agent_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cofferbackup/coffer/agent"
+	"github.com/cofferbackup/coffer/agent/config"
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/backup/source"
+	sourcefiles "github.com/cofferbackup/coffer/backup/source/files"
+	"github.com/cofferbackup/coffer/backup/source/stream"
+	"github.com/cofferbackup/coffer/catalog/sqlite"
+	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/kek/escrow"
+	"github.com/cofferbackup/coffer/kek/software"
+	"github.com/cofferbackup/coffer/restore/target"
+	targetfiles "github.com/cofferbackup/coffer/restore/target/files"
+	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/dir"
+)
+
+// clock is a clock that a test moves. Who waits on After is woken when the time has
+// come.
+type clock struct {
+	mu      sync.Mutex
+	now     time.Time
+	waiting []waiter
+	rests   int // how often the watching loop went to wait
+}
+
+type waiter struct {
+	at time.Time
+	c  chan time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) After(d time.Duration) <-chan time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d == time.Minute {
+		c.rests++
+	}
+	w := waiter{c.now.Add(d), make(chan time.Time, 1)}
+	c.waiting = append(c.waiting, w)
+	return w.c
+}
+
+// advance moves the clock by d and wakes who has waited long enough.
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	var still []waiter
+	for _, w := range c.waiting {
+		if w.at.After(c.now) {
+			still = append(still, w)
+		} else {
+			w.c <- c.now
+		}
+	}
+	c.waiting = still
+}
+
+// rested is how often the watching loop has gone to wait.
+func (c *clock) rested() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rests
+}
+
+// provider has software keys, whose answers a test decides.
+type provider struct {
+	mu       sync.Mutex
+	broken   map[string]error // by key name: what it answers to everything
+	versions map[string][]string
+	unwraps  int
+}
+
+func (p *provider) breaks(name string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		delete(p.broken, name)
+	} else {
+		p.broken[name] = err
+	}
+}
+
+// publish makes the keys in these files the versions of a key, the newest first.
+func (p *provider) publish(name string, uris ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.versions[name] = uris
+}
+
+func (p *provider) broke(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.broken[name]
+}
+
+func (p *provider) calls() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.unwraps
+}
+
+// open opens the key's files: URI is the newest, and what the test put before it.
+func (p *provider) open(ctx context.Context, name string, key config.Key) ([]kek.Key, error) {
+	if err := p.broke(name); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	uris := append([]string(nil), p.versions[name]...)
+	p.mu.Unlock()
+	if len(uris) == 0 {
+		uris = []string{key.URI}
+	}
+	var keys []kek.Key
+	for _, uri := range uris {
+		k, err := software.Open(ctx, name, uri)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, &fickle{Key: k, p: p})
+	}
+	return keys, nil
+}
+
+// fickle is a key that answers as its provider says.
+type fickle struct {
+	kek.Key
+	p *provider
+}
+
+func (f *fickle) Unwrap(ctx context.Context, w kek.Wrapped) ([]byte, error) {
+	if err := f.p.broke(f.Ref().Name); err != nil {
+		return nil, err
+	}
+	f.p.mu.Lock()
+	f.p.unwraps++
+	f.p.mu.Unlock()
+	return f.Key.Unwrap(ctx, w)
+}
+
+func (f *fickle) Check(ctx context.Context) error {
+	if err := f.p.broke(f.Ref().Name); err != nil {
+		return err
+	}
+	return f.Key.Check(ctx)
+}
+
+// bench is an agent in a folder of a test's own.
+type bench struct {
+	testing.TB
+	dir      string
+	clock    *clock
+	keys     *provider
+	settings *config.Config
+	*control.Client
+	stop func()
+}
+
+// newBench starts an agent with a configuration in which $DIR is its folder.
+func newBench(t testing.TB, text string) *bench {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "ca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	b := &bench{TB: t, dir: folder, clock: newClock(), keys: &provider{broken: make(map[string]error), versions: make(map[string][]string)}}
+	b.configure(text)
+	t.Cleanup(func() {
+		if b.stop != nil {
+			b.stop()
+		}
+	})
+	return b
+}
+
+func (b *bench) path(name ...string) string {
+	return filepath.Join(append([]string{b.dir}, name...)...)
+}
+
+func (b *bench) configure(text string) {
+	b.Helper()
+	settings, err := config.Parse("coffer.yaml", []byte(strings.ReplaceAll(text, "$DIR", b.dir)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.settings = settings
+}
+
+// start starts the agent.
+func (b *bench) start() {
+	b.Helper()
+	l, err := net.Listen("unix", b.path("s"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	log := slog.New(slog.NewTextHandler(b.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	access, err := control.LocalAccess(control.ListenOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ended, n := make(chan error, 1), b.clock.rested()
+	go func() {
+		ended <- agent.Run(ctx, agent.Config{Settings: b.settings, Parts: b.parts(log), Clock: b.clock.Now, After: b.clock.After,
+			Log: log, Program: control.Version{Version: "test"}}, l, access)
+	}()
+	b.Client = control.NewClient(control.ClientConfig{Socket: b.path("s")})
+	b.stop = func() {
+		b.stop = nil
+		cancel()
+		if err := <-ended; err != nil {
+			b.Errorf("the agent ended with %v", err)
+		}
+	}
+	b.rest(n)
+}
+
+// rest returns when the watching loop has gone to wait more than so many times.
+func (b *bench) rest(times int) {
+	b.Helper()
+	late := time.After(time.Minute)
+	for b.clock.rested() <= times {
+		select {
+		case <-late:
+			b.Fatal("the agent never came to rest")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// pass lets minutes pass, one at a time.
+func (b *bench) pass(minutes int) {
+	b.Helper()
+	for range minutes {
+		n := b.clock.rested()
+		b.clock.advance(time.Minute)
+		b.rest(n)
+	}
+}
+
+func (b *bench) parts(log *slog.Logger) agent.Parts {
+	open := func(_ context.Context, url string) (store.Store, error) {
+		root, err := dir.ParseURL(url)
+		if err != nil {
+			return nil, err
+		}
+		return dir.Open(root)
+	}
+	return agent.Parts{
+		Store: open,
+		MakeStore: func(ctx context.Context, url string) (store.Store, error) {
+			root, err := dir.ParseURL(url)
+			if err == nil {
+				err = dir.Create(root)
+			}
+			if err != nil {
+				return nil, err
+			}
+			return open(ctx, url)
+		},
+		Key: b.keys.open,
+		Escrow: func(ctx context.Context, name string, key config.Key) (kek.Wrapper, error) {
+			return escrow.Open(ctx, name, key.Public)
+		},
+		MakeKey: func(ctx context.Context, name string, key config.Key, opts agent.MakeKeyOptions) (kek.Ref, error) {
+			if err := software.Create(ctx, key.URI, software.CreateOptions{Bits: opts.Bits, Hybrid: opts.Hybrid}); err != nil {
+				return kek.Ref{}, err
+			}
+			k, err := software.Open(ctx, name, key.URI)
+			if err != nil {
+				return kek.Ref{}, err
+			}
+			return k.Ref(), k.Close()
+		},
+		CheckKey: func(ctx context.Context, _ string, key config.Key) []kek.Step { return software.Check(ctx, key.URI) },
+		Source: func(item config.Item, name string, data agent.Stream) (source.Source, error) {
+			if data != nil {
+				return stream.New(stream.Config{Name: name, Reader: data, Clock: b.clock.Now})
+			}
+			return sourcefiles.New(sourcefiles.Config{Paths: item.Files.Paths, Clock: b.clock.Now})
+		},
+		Target: func(path string) (target.Target, error) { return targetfiles.New(targetfiles.Config{Path: path}) },
+		Index: func(ctx context.Context, path string) (agent.Index, error) {
+			return sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
+		},
+	}
+}
+
+// wait follows a job to its end.
+func (b *bench) wait(j control.Job, err error) control.Job {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return b.follow(j.ID)
+}
+
+func (b *bench) follow(id int64) control.Job {
+	b.Helper()
+	var last control.Job
+	for e, err := range b.Events(context.Background(), id, 0) {
+		if err != nil {
+			b.Fatal(err)
+		}
+		if e.Job != nil {
+			last = *e.Job
+		}
+	}
+	return last
+}
+
+// done wants a job to have ended well.
+func (b *bench) done(j control.Job, err error) control.Job {
+	b.Helper()
+	j = b.wait(j, err)
+	if j.State != control.JobDone {
+		b.Fatalf("%s %s: %s: %+v", j.Kind, j.Item, j.State, j.Error)
+	}
+	return j
+}
+
+// idle returns when no job is left.
+func (b *bench) idle() {
+	b.Helper()
+	jobs, err := b.Jobs(context.Background(), control.JobFilter{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, j := range jobs {
+		b.follow(j.ID)
+	}
+}
+
+// state is the state of a vault's keys.
+func (b *bench) state(vault string) control.KeyState {
+	b.Helper()
+	v, err := b.Vault(context.Background(), vault)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return v.State
+}
+
+// refused wants an error of that code.
+func (b *bench) refused(err error, code control.Code) {
+	b.Helper()
+	if control.CodeOf(err) != code {
+		b.Errorf("got %v (%s), want %s", err, control.CodeOf(err), code)
+	}
+}

@@ -1,0 +1,331 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cofferbackup/coffer/agent/audit"
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/kek"
+)
+
+// rekeyParallel is how many secrets are opened at once. Providers that count calls
+// hold them up themselves.
+const rekeyParallel = 8
+
+// byAgent is who asked for what the agent does by itself.
+const byAgent = "agent"
+
+// RotateKeys implements control.Custody.
+func (a *Agent) RotateKeys(ctx context.Context, req control.KeyRotate) (control.Job, error) {
+	if _, err := a.vault(ctx, req.Vault); err != nil {
+		return control.Job{}, err
+	}
+	return a.startRekey(control.PeerFrom(ctx).String(), rekey{vault: req.Vault, newVersion: req.NewVersion, newGeneration: req.NewGeneration}), nil
+}
+
+// RaiseMode implements control.Custody.
+func (a *Agent) RaiseMode(ctx context.Context, req control.VaultMode) (control.Job, error) {
+	if req.Mode != catalog.CustomerManaged.String() {
+		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("mode %q cannot be chosen: a vault can only become %s", req.Mode, catalog.CustomerManaged)}
+	}
+	v, err := a.vault(ctx, req.Vault)
+	if err != nil {
+		return control.Job{}, err
+	}
+	if v.vault.Mode() == catalog.CustomerManaged {
+		return control.Job{}, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is customer-managed already", req.Vault), Next: "see it: coffer vault show " + req.Vault}
+	}
+	for _, key := range a.Settings.Vaults[req.Vault].Keys {
+		if isSoftware(a.Settings.Keys[key]) {
+			return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s of vault %s is a file", key, req.Vault),
+				Next: fmt.Sprintf("name HSM or Key Vault keys in vaults.%s.keys, move %s to vaults.%s.restore_keys, restart the agent, and say this again", req.Vault, key, req.Vault)}
+		}
+	}
+	return a.startRekey(control.PeerFrom(ctx).String(), rekey{vault: req.Vault, mode: catalog.CustomerManaged}), nil
+}
+
+// rekey is what a rotation is to do.
+type rekey struct {
+	vault         string
+	mode          catalog.Mode // 0: as it is
+	newVersion    bool
+	newGeneration bool
+}
+
+func (a *Agent) startRekey(by string, r rekey) control.Job {
+	j := a.jobs.start(by, control.Job{Kind: control.KindRekey, Vault: r.vault}, func(ctx context.Context, j *job) (*control.JobResult, error) {
+		result, err := a.rekey(ctx, j, r)
+		if err != nil {
+			return nil, Fault(err)
+		}
+		return &control.JobResult{Rekey: result}, nil
+	})
+	return j.snapshot()
+}
+
+// rekey wraps every secret of a vault with the keys of the configuration, in the
+// versions that are the newest: first all keys are tried, the secondaries before
+// the primary, and only then is anything written. A crash anywhere leaves records
+// that one or the other set of keys opens, and the next rekey goes on.
+func (a *Agent) rekey(ctx context.Context, j *job, r rekey) (*control.RekeyResult, error) {
+	started := a.Clock()
+	v, err := a.vault(ctx, r.vault)
+	if err != nil {
+		return nil, err
+	}
+	if r.newVersion {
+		if err := a.makeVersion(ctx, r.vault); err != nil {
+			return nil, err
+		}
+	}
+	absent, err := a.prepare(ctx, j, r)
+	if err != nil {
+		return nil, err
+	}
+	mode := v.vault.Mode()
+	if r.mode != 0 {
+		mode = r.mode
+	}
+	if _, err := a.judge(ctx, r.vault, mode); err != nil {
+		return nil, err
+	}
+	ring, missing := a.keys.Ring(ctx, a.uses(r.vault))
+	wrappers := ring.Wrappers()
+	if len(wrappers) == 0 {
+		return nil, errors.Join(append(missing, kek.ErrNoKey)...)
+	}
+	v.vault.UseRing(ring)
+	out := &control.RekeyResult{Vault: r.vault}
+	if r.newGeneration {
+		if out.Made, out.Opens, err = a.newGenerations(ctx, v); err != nil {
+			return nil, err
+		}
+	}
+	done, err := v.vault.Rewrap(ctx, catalog.RewrapOptions{
+		Wrappers: wrappers, Keep: a.keepFor(absent), Mode: r.mode, Parallel: rekeyParallel, Now: a.Clock,
+		Progress: func(now catalog.Rewrapped) {
+			j.follow(func() control.Progress {
+				return control.Progress{Phase: "wrapping", Entries: int64(now.Done + now.Skipped), EntriesTotal: int64(now.Secrets)}
+			})
+		},
+	})
+	v.floors.flush()
+	if err != nil {
+		return nil, fmt.Errorf("vault %s: %d of %d secrets are wrapped anew: %w", r.vault, done.Done+done.Skipped, done.Secrets, err)
+	}
+	v.mu.Lock()
+	v.missing = missing
+	v.mu.Unlock()
+	out.Made += done.Made
+	out.Mode, out.Secrets, out.Rewrapped, out.Unwraps, out.Bytes = v.vault.Mode().String(), done.Secrets, done.Done, done.Unwraps, done.Bytes
+	if _, err := a.look(ctx, v); err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	out.Coverage = v.view.coverage
+	v.mu.Unlock()
+	out.Seconds = a.Clock().Sub(started).Seconds()
+	return out, a.recordRekey(ctx, j, r, out)
+}
+
+func (a *Agent) recordRekey(ctx context.Context, j *job, r rekey, out *control.RekeyResult) error {
+	by := j.snapshot().By
+	e := audit.Event{Kind: audit.KeyRotated, Vault: r.vault, By: by, Job: j.id, Outcome: "done",
+		Fields: map[string]string{"secrets": fmt.Sprint(out.Secrets), "rewrapped": fmt.Sprint(out.Rewrapped), "generations": fmt.Sprint(out.Made)}}
+	if err := a.record(ctx, e); err != nil || r.mode == 0 {
+		return err
+	}
+	return a.record(ctx, audit.Event{Kind: audit.VaultMode, Vault: r.vault, By: by, Job: j.id, Outcome: out.Mode})
+}
+
+// makeVersion has the provider of the primary key make a new version.
+func (a *Agent) makeVersion(ctx context.Context, vault string) error {
+	name := a.Settings.Vaults[vault].Keys[0]
+	cfg := a.Settings.Keys[name]
+	if isSoftware(cfg) {
+		return &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s is a file, which has no versions", name),
+			Next: "add another key to the config and rotate to that: put it into vaults." + vault + ".keys, and this one into restore_keys"}
+	}
+	ref, err := a.Parts.MakeKey(ctx, name, cfg, MakeKeyOptions{})
+	if err != nil {
+		return fmt.Errorf("make a version of key %s: %w", name, err)
+	}
+	if err := a.record(ctx, audit.Event{Kind: audit.KeyCreated, Vault: vault, Key: name, Fingerprint: ref.Fingerprint.String(), Outcome: "made"}); err != nil {
+		return err
+	}
+	_, err = a.keys.Refresh(ctx, name)
+	return err
+}
+
+// prepare looks for new versions of a vault's keys, tries them, the secondaries
+// before the primary, and takes them into use. It returns the keys that do not
+// answer: what they have is kept for them, and what they lack they are owed.
+func (a *Agent) prepare(ctx context.Context, j *job, r rekey) (absent []string, err error) {
+	names := a.Settings.Vaults[r.vault].Keys
+	for _, name := range slices.Backward(names) {
+		old, _ := a.keys.Entry(ctx, name)
+		e, err := a.keys.Refresh(ctx, name)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case name == names[0] && len(names) == 1:
+			return nil, err
+		default:
+			j.note(a.Clock(), "warning", fmt.Sprintf("%v; it is owed its wrappings", err))
+			absent = append(absent, name)
+			continue
+		}
+		if e.Next == nil {
+			continue
+		}
+		if err := e.Next.Check(ctx); err != nil {
+			return nil, fmt.Errorf("try the new version %s of key %s: %w", e.Next.Ref().Version, name, err)
+		}
+		if err := a.mirrored(ctx, r.vault, name, old, e.Next); err != nil {
+			return nil, err
+		}
+		followed := audit.Event{Kind: audit.KeyFollowed, Vault: r.vault, Key: name, Fingerprint: e.Next.Ref().Fingerprint.String(), By: j.snapshot().By, Job: j.id}
+		if err := errors.Join(a.record(ctx, followed), a.keys.Adopt(ctx, name)); err != nil {
+			return nil, err
+		}
+		j.note(a.Clock(), "info", fmt.Sprintf("key %s: version %s is in use now", name, e.Next.Ref().Version))
+	}
+	return absent, nil
+}
+
+// mirrored refuses a new version of a key whose material another key of the vault
+// had too, unless that one has the new version as well: a mirror that lags is found
+// out when it is needed.
+func (a *Agent) mirrored(ctx context.Context, vault, name string, old interface{ Refs() []kek.Ref }, next kek.Key) error {
+	has := func(refs []kek.Ref, f kek.Fingerprint) bool {
+		return slices.ContainsFunc(refs, func(r kek.Ref) bool { return r.Fingerprint == f })
+	}
+	for _, other := range a.Settings.Vaults[vault].Keys {
+		e, err := a.keys.Entry(ctx, other)
+		if other == name || err != nil || len(e.Versions) == 0 {
+			continue
+		}
+		shared := false
+		for _, r := range old.Refs() {
+			shared = shared || r.Fingerprint != next.Ref().Fingerprint && has(e.Refs(), r.Fingerprint)
+		}
+		if shared && !has(e.Refs(), next.Ref().Fingerprint) {
+			return &control.Error{Code: control.CodeConflict,
+				Message: fmt.Sprintf("key %s mirrors key %s, and has not its new version %s", other, name, next.Ref().Version),
+				Next:    fmt.Sprintf("import that version into %s first, then say this again", other)}
+		}
+	}
+	return nil
+}
+
+// keepFor tells which wrappings stay as they are: those of keys that do not answer,
+// whose public half is not known now. If it is not remembered which versions such a
+// key had, every wrapping may be its own, and stays.
+func (a *Agent) keepFor(absent []string) func(kek.Wrapped) bool {
+	var theirs []string
+	for _, name := range absent {
+		used := a.state.Used(name)
+		if len(used) == 0 {
+			return func(kek.Wrapped) bool { return true }
+		}
+		for _, v := range used {
+			theirs = append(theirs, v.Fingerprint)
+		}
+	}
+	return func(w kek.Wrapped) bool { return slices.Contains(theirs, w.Fingerprint.String()) }
+}
+
+// newGenerations gives every item of the vault a new secret, and says what the old
+// keys still open.
+func (a *Agent) newGenerations(ctx context.Context, v *vault) (made int, opens []string, err error) {
+	items, damaged := v.vault.Items(ctx)
+	if damaged != nil {
+		return 0, nil, damaged
+	}
+	points := 0
+	for _, it := range items {
+		name := it.Name()
+		names, err := it.Points(ctx)
+		it.Close()
+		if err == nil {
+			err = v.vault.NewGeneration(ctx, name, a.Clock())
+		}
+		if err != nil {
+			return made, nil, fmt.Errorf("new generation of item %s: %w", name, err)
+		}
+		points += len(names)
+		made++
+		a.renew(v, name)
+	}
+	return made, []string{
+		fmt.Sprintf("Whoever has an old key, and copies of the key records as they were, still opens the %d points made until now, and reads the names of items.", points),
+		"He can also make key records that this vault accepts, because the vault's own key is never changed: if he can write to the store, make a new vault.",
+		"What is backed up from now on, and was not in an older point, he cannot read.",
+	}, nil
+}
+
+// renew has an item that nobody uses opened anew, with its newest generation.
+func (a *Agent) renew(v *vault, name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if it := v.items[name]; it != nil && it.users == 0 {
+		delete(v.items, name)
+		it.release()
+	}
+}
+
+// followVersions looks for new versions of keys, and for secrets that lack a
+// wrapping that they should have, and starts the rotation.
+func (a *Agent) followVersions(ctx context.Context) {
+	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
+		p := a.watch.probe(name)
+		if since := a.Clock().Sub(p.found); since >= 0 && since < versionsEvery-time.Second || p.err != nil || ctx.Err() != nil {
+			continue
+		}
+		looking, cancel := context.WithTimeout(ctx, probeWait)
+		_, err := a.keys.Refresh(looking, name)
+		cancel()
+		if err != nil {
+			a.Log.Warn("versions of a key not found", "key", name, "err", err)
+			continue
+		}
+		a.watch.mu.Lock()
+		p = a.watch.probes[name]
+		p.found = a.Clock()
+		a.watch.probes[name] = p
+		a.watch.mu.Unlock()
+		for vault, cfg := range a.Settings.Vaults {
+			if slices.Contains(cfg.Keys, name) {
+				a.settle(ctx, vault)
+			}
+		}
+	}
+}
+
+// settle starts a rotation of a vault if it owes one.
+func (a *Agent) settle(ctx context.Context, name string) {
+	if _, err := a.pinned(name); err != nil || a.refused(name) != nil || a.drilling(name) {
+		return
+	}
+	if running := a.jobs.running(func(j control.Job) bool { return j.Kind == control.KindRekey && j.Vault == name }); running {
+		return
+	}
+	v, err := a.vault(ctx, name)
+	if err != nil {
+		return // its state says why
+	}
+	due, err := a.look(ctx, v)
+	if err != nil {
+		a.Log.Warn("key records not read", "vault", name, "err", err)
+	}
+	if due {
+		a.startRekey(byAgent, rekey{vault: name})
+	}
+}

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cofferbackup/coffer/agent/audit"
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/kek"
+)
+
+// rules are the custody rules of the configuration.
+func (a *Agent) rules() custody.Rules {
+	c := a.Settings.Custody
+	r := custody.Rules{Sizes: c.Sizes,
+		CustomerManaged: custody.Effect(c.Rules.CustomerManaged), Hardware: custody.Effect(c.Rules.Hardware),
+		PurgeProtection: custody.Effect(c.Rules.PurgeProtection), Escrow: custody.Effect(c.Rules.Escrow)}
+	if b := c.Rules.MinimumBits; b != nil {
+		r.MinimumBits = custody.MinimumBits{Bits: b.Bits, Effect: custody.Effect(b.Effect)}
+	}
+	if m := c.Rules.MaximumAge; m != nil {
+		r.MaximumAge = custody.MaximumAge{Age: time.Duration(m.Days) * 24 * time.Hour, Effect: custody.Effect(m.Effect)}
+	}
+	return r
+}
+
+// subject is what the rules judge: a vault and its keys, as their providers
+// describe them. Only the keys named in only, if any are.
+func (a *Agent) subject(ctx context.Context, vault string, mode catalog.Mode, names ...string) custody.Subject {
+	s := custody.Subject{Vault: vault, Mode: mode.String()}
+	for _, name := range names {
+		e, err := a.keys.Entry(ctx, name)
+		if err != nil || e.InUse == nil {
+			continue // that it does not answer is not the rules' affair
+		}
+		s.Wrappers++
+		f := custody.KeyFacts{Ref: e.InUse.Ref()}
+		if f.Ref.Provider == kek.Escrow {
+			s.Escrow = true
+		}
+		if i, ok := e.InUse.(kek.Inspector); ok {
+			f.Facts, f.Err = i.Inspect(ctx)
+		}
+		s.Keys = append(s.Keys, f)
+	}
+	return s
+}
+
+// judge has the rules look at a vault before it is made, raised or rotated. What
+// they deny is the error, and what they only note is returned; both are in the
+// audit log.
+func (a *Agent) judge(ctx context.Context, vault string, mode catalog.Mode) ([]string, error) {
+	s := a.subject(ctx, vault, mode, a.Settings.Vaults[vault].Keys...)
+	var noted []string
+	var denied []error
+	for _, k := range s.Keys {
+		if err := a.usable(k); err != nil {
+			denied = append(denied, Fault(fmt.Errorf("key %s: %w", k.Ref.Name, err)))
+		}
+	}
+	for _, f := range a.rules().Judge(a.Clock(), s) {
+		e := audit.Event{Kind: audit.RuleAudited, Vault: vault, By: control.PeerFrom(ctx).String(), Says: f.Says, Fields: map[string]string{"rule": f.Rule, "subject": f.Subject}}
+		if f.Effect == custody.Deny {
+			e.Kind, e.Outcome = audit.RuleDenied, "refused"
+			denied = append(denied, &control.Error{Code: control.CodeForbidden,
+				Message: fmt.Sprintf("rule %s forbids it for %s: %s", f.Rule, f.Subject, f.Says), Next: f.Next})
+		} else {
+			noted = append(noted, fmt.Sprintf("%s: %s: %s", f.Subject, f.Says, f.Next))
+		}
+		if err := a.record(ctx, e); err != nil {
+			return nil, err
+		}
+	}
+	return noted, errors.Join(denied...)
+}
+
+// usable tells whether something new may be wrapped with a key.
+func (a *Agent) usable(k custody.KeyFacts) error {
+	if k.Err != nil {
+		if errors.Is(k.Err, kek.ErrUnreachable) {
+			return nil // what was known when it was opened holds
+		}
+		return k.Err
+	}
+	if k.Ref.Provider == kek.Escrow {
+		return nil
+	}
+	r := a.rules()
+	err := custody.Usable(a.Clock(), r, k.Ref, k.Facts)
+	return err
+}
+
+// mayWrap refuses a backup under a vault whose primary key may not be used any
+// more: it has expired, say. What it says of the other keys it returns.
+func (a *Agent) mayWrap(ctx context.Context, v *vault) ([]string, error) {
+	var notes []string
+	primary := true
+	for _, k := range a.subject(ctx, v.name, v.vault.Mode(), a.Settings.Vaults[v.name].Keys...).Keys {
+		if err := a.usable(k); err != nil {
+			if primary {
+				return notes, Fault(fmt.Errorf("key %s: %w", k.Ref.Name, err))
+			}
+			notes = append(notes, fmt.Sprintf("key %s: %v", k.Ref.Name, err))
+		}
+		primary = false
+	}
+	return notes, nil
+}
+
+// findings is what the rules say of one key, in every vault that uses it.
+func (a *Agent) findings(ctx context.Context, key string) []custody.Finding {
+	var out []custody.Finding
+	for name, cfg := range a.Settings.Vaults {
+		if !slices.Contains(cfg.Keys, key) {
+			continue
+		}
+		for _, f := range a.rules().Judge(a.Clock(), a.subject(ctx, name, a.wantedMode(cfg), key)) {
+			if f.Subject == "key "+key && !slices.ContainsFunc(out, func(o custody.Finding) bool { return o.Rule == f.Rule }) {
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+func ruleView(f custody.Finding) control.RuleView {
+	return control.RuleView{Rule: f.Rule, Effect: string(f.Effect), Subject: f.Subject, Says: f.Says, Next: f.Next}
+}

@@ -1,0 +1,134 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/pack"
+)
+
+// KeyRecord is the current key record of a secret: who can open it.
+type KeyRecord struct {
+	Owner      string // "vault", or the id of the item
+	Item       string // its name; "" for the vault key
+	Generation uint32
+	Epoch      uint32
+	Made       time.Time     // of the secret
+	Created    time.Time     // of the record
+	Mode       Mode          // of the vault; only the record of the vault key has it
+	Erased     bool          // the item was erased: there are no wrappings
+	Wrappings  []kek.Wrapped // any of them opens the secret
+}
+
+func (r *keyRecord) public(owner, name string) KeyRecord {
+	made, written := time.Unix(r.Created, 0).UTC(), time.Unix(r.Written, 0).UTC()
+	if r.Written == 0 {
+		written = made
+	}
+	return KeyRecord{Owner: owner, Item: name, Generation: r.Generation, Epoch: r.Epoch, Made: made, Created: written, Mode: r.Mode,
+		Erased: r.Erased != 0, Wrappings: r.wrapped()}
+}
+
+// KeyRecords yields the current record of every secret of the vault, verified: of
+// the vault key first, then of the items by name, their generations ascending. It
+// unwraps nothing. What cannot be read is yielded as an error, with no record, and
+// the rest all the same.
+func (v *Vault) KeyRecords(ctx context.Context) iter.Seq2[KeyRecord, error] {
+	return func(yield func(KeyRecord, error) bool) {
+		body, err := v.vaultRecord(ctx)
+		if err != nil {
+			yield(KeyRecord{}, err)
+			return
+		}
+		if !yield(body.public(vaultOwner, ""), nil) {
+			return
+		}
+		items, faults := v.items(ctx)
+		for _, err := range faults {
+			if !yield(KeyRecord{}, err) {
+				return
+			}
+		}
+		for _, it := range items {
+			for _, r := range it.KeyRecords() {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// KeyRecords returns the key records of the item, one for each generation, ascending,
+// as they were when it was read.
+func (it *Item) KeyRecords() []KeyRecord {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	owner := it.id.String()
+	if it.generation == 0 {
+		return []KeyRecord{{Owner: owner, Item: it.name, Generation: it.tombstone, Epoch: 1, Made: it.created, Created: it.created, Erased: true}}
+	}
+	out := make([]KeyRecord, 0, len(it.records))
+	for _, generation := range slices.Sorted(maps.Keys(it.records)) {
+		body := it.records[generation]
+		out = append(out, body.public(owner, it.name))
+	}
+	return out
+}
+
+// Generations returns the generations of the item's secret that a point needs: that
+// of the point itself, and those of its packs. It opens the point only if opens says
+// that its generation can be opened. If not, the answer is every generation that the
+// point may need: its own, and all before it.
+func (it *Item) Generations(ctx context.Context, name PointName, opens func(generation uint32) bool) ([]uint32, error) {
+	own, err := it.generationOf(ctx, it.PointKey(name))
+	if errors.Is(err, store.ErrNotExist) {
+		err = ErrNoPoint
+	}
+	if err != nil {
+		return nil, fmt.Errorf("point %s of %s: %w", name, it.name, err)
+	}
+	if !opens(own) {
+		var all []uint32
+		for _, r := range it.KeyRecords() {
+			if r.Generation <= own {
+				all = append(all, r.Generation)
+			}
+		}
+		return all, nil
+	}
+	p, err := it.Point(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	needed := map[uint32]struct{}{own: {}}
+	var mu sync.Mutex
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
+	for _, id := range p.Packs {
+		group.Go(func() error {
+			g, err := it.generationOf(gctx, pack.Key(it.id, id))
+			if err != nil {
+				return fmt.Errorf("point %s of %s: %w", name, it.name, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			needed[g] = struct{}{}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(needed)), nil
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cofferbackup/coffer/agent/control"
+)
+
+func (a *app) keyUsageCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "usage NAME[/VERSION]",
+		Short: "Show what would be lost without a key",
+		Long: `Show what hangs on each version of a key: how many of the vaults' secrets it opens,
+what nothing else would open, and whether it can be retired. Ask before you
+disable, delete or let go of a key. VERSION is as the provider calls it, or the
+beginning of the fingerprint.`,
+		Example: "  coffer key usage main\n  coffer key usage main/v2",
+		Args:    takes(1, 1, "the name of a key"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, version, found := strings.Cut(args[0], "/")
+			if name == "" || found && version == "" {
+				return &usageError{fmt.Sprintf("%q does not name a key", args[0]), "write NAME or NAME/VERSION; coffer key list shows them"}
+			}
+			u, err := a.KeyUsage(cmd.Context(), control.KeyUsageRequest{Key: name, Version: version})
+			if err != nil {
+				return err
+			}
+			return a.print(u, func(p *page) { p.usage(u) })
+		},
+	}
+}
+
+func (p *page) usage(u control.KeyUsage) {
+	p.line("%s (%s)", safe(u.Key), safe(u.URI))
+	if len(u.Versions) == 0 {
+		p.line("Nothing is wrapped with it.")
+		return
+	}
+	rows := make([][]string, len(u.Versions))
+	for i, v := range u.Versions {
+		use := "no"
+		switch {
+		case v.InUse && v.Since.IsZero():
+			use = "yes"
+		case v.InUse:
+			use = "since " + when(v.Since, p.now)
+		}
+		retirable := "yes"
+		if !v.Retirable {
+			retirable = strings.TrimSuffix("no: "+v.Because, ": ")
+		}
+		share := 0.0
+		if v.Total > 0 {
+			share = 100 * float64(v.Secrets) / float64(v.Total)
+		}
+		rows[i] = []string{
+			v.Version, brief(v.Fingerprint), use, count(int64(v.Secrets)) + " of " + counted(int64(v.Total), "secret"), percent(share), retirable,
+		}
+	}
+	p.table([]string{"VERSION", "FINGERPRINT", "IN USE", ">OPENS", ">COVERAGE", "CAN BE RETIRED"}, rows)
+	for _, v := range u.Versions {
+		p.line("")
+		p.losses(versionLabel(u.Key, v.Version, v.Fingerprint), v)
+	}
+}
+
+// losses says what is gone when a version is.
+func (p *page) losses(label string, v control.VersionUsage) {
+	switch {
+	case len(v.Lost) > 0:
+		p.line("Lost for ever without %s:", safe(label))
+	case v.Secrets == 0:
+		p.line("Nothing is wrapped with %s.", safe(label))
+		return
+	default:
+		p.line("Without %s nothing is lost: other keys open all that it opens.", safe(label))
+		return
+	}
+	rows := make([][]string, len(v.Lost))
+	for i, l := range v.Lost {
+		item, first, last := l.Item, "", ""
+		if item == "" {
+			item = "everything: no other key opens the vault"
+		}
+		if !l.First.IsZero() {
+			first = when(l.First, p.now)
+		}
+		if !l.Last.IsZero() {
+			last = when(l.Last, p.now)
+		}
+		rows[i] = []string{"  " + l.Vault, item, strconv.Itoa(l.Points), first, last}
+	}
+	p.table([]string{"  VAULT", "ITEM", ">POINTS", "FIRST", "LAST"}, rows)
+}
+
+// versionLabel names a version of a key: "main v3".
+func versionLabel(key, version, fingerprint string) string {
+	if version == "" {
+		version = brief(fingerprint)
+	}
+	return strings.TrimSpace(key + " " + version)
+}
+
+// brief is as much of a fingerprint as tells keys apart.
+func brief(fingerprint string) string {
+	if len(fingerprint) > 16 {
+		return fingerprint[:16]
+	}
+	return fingerprint
+}
+
+// percent writes a share. Only what is whole is 100 %, and only nothing is 0 %.
+func percent(f float64) string {
+	switch {
+	case f >= 100:
+		return "100 %"
+	case f <= 0:
+		return "0 %"
+	}
+	return strconv.FormatFloat(max(math.Floor(f*10)/10, 0.1), 'f', -1, 64) + " %"
+}
+
+// coverage says what each key version opens of a vault.
+func (p *page) coverage(all []control.Coverage) {
+	rows := make([][]string, len(all))
+	for i, c := range all {
+		use, owed := "no", ""
+		if c.InUse {
+			use = "yes"
+		}
+		if c.Owed > 0 {
+			owed = count(int64(c.Owed))
+		}
+		rows[i] = []string{c.Key, c.Version, brief(c.Fingerprint), use, percent(c.Percent), owed}
+	}
+	p.table([]string{"KEY", "VERSION", "FINGERPRINT", "IN USE", ">OPENS", ">OWED"}, rows)
+}
