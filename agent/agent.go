@@ -100,7 +100,7 @@ type Agent struct {
 	keys    *keyring.Keyring
 	watch   *watch
 
-	opening gate.Gate // held while vaults are opened
+	opening map[string]gate.Gate // by vault; held while it is opened
 
 	mu     sync.Mutex
 	vaults map[string]*vault // open vaults, by name
@@ -120,7 +120,7 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	server := control.NewServer(control.ServerConfig{Backend: a, Logger: cfg.Log, Role: access.Role, Version: cfg.Program.Version})
 	tasks, tctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
-	tasks.Go(func() error { a.warm(tctx); a.watchKeys(tctx); return nil })
+	tasks.Go(func() error { a.watchKeys(tctx); return nil })
 	cfg.Log.Info("agent started", "version", cfg.Program.Version, "state", cfg.Settings.Agent.State, "vaults", len(cfg.Settings.Vaults), "items", len(cfg.Settings.Items))
 	err = tasks.Wait()
 	a.close()
@@ -161,7 +161,10 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 		host = "unknown"
 	}
 	a := &Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: q, state: st, audit: log, watch: newWatch(),
-		opening: gate.New(), vaults: make(map[string]*vault), away: make(map[string]string)}
+		opening: make(map[string]gate.Gate), vaults: make(map[string]*vault), away: make(map[string]string)}
+	for name := range cfg.Settings.Vaults {
+		a.opening[name] = gate.New()
+	}
 	a.keys = keyring.New(keyring.Config{Keys: cfg.Settings.Keys, Open: cfg.Parts.Key, Escrow: cfg.Parts.Escrow,
 		Memory: st, Record: log.Record, Clock: cfg.Clock, Log: cfg.Log})
 	return a, nil
@@ -169,11 +172,15 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 
 // warm opens the vaults, so that their state is known before anybody asks.
 func (a *Agent) warm(ctx context.Context) {
+	var opening sync.WaitGroup
 	for name := range a.Settings.Vaults {
-		if _, err := a.vault(ctx, name); err != nil && ctx.Err() == nil && control.CodeOf(err) != control.CodeNotFound {
-			a.Log.Warn("vault not open", "vault", name, "err", err)
-		}
+		opening.Go(func() {
+			if _, err := a.vault(ctx, name); err != nil && ctx.Err() == nil && control.CodeOf(err) != control.CodeNotFound {
+				a.Log.Warn("vault not open", "vault", name, "err", err)
+			}
+		})
 	}
+	opening.Wait()
 }
 
 // close ends all jobs at a safe point and zeroes all secrets.

@@ -26,27 +26,36 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 		return none, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is made already", req.Name),
 			Next: "see it: coffer vault show " + req.Name}
 	}
-	if err := a.opening.Enter(ctx); err != nil {
+	if err := a.opening[req.Name].Enter(ctx); err != nil {
 		return none, err
 	}
-	defer a.opening.Leave()
+	defer a.opening[req.Name].Leave()
 	by := control.PeerFrom(ctx).String()
 	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: req.Name, By: by})
 	ring, missing := a.keys.Ring(ctx, a.uses(req.Name))
 	if len(missing) > 0 { // every key must be able to open everything from the start
 		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, errors.Join(missing...)))
 	}
+	if err := tryKeys(ctx, ring); err != nil {
+		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
+	}
 	mode := a.wantedMode(cfg)
 	warnings, err := a.judge(ctx, req.Name, mode)
 	if err != nil {
+		return none, err
+	}
+	e := audit.Event{Kind: audit.VaultCreated, Vault: req.Name, By: by, Outcome: "begun"}
+	if err := a.record(ctx, e); err != nil {
 		return none, err
 	}
 	st, err := a.Parts.MakeStore(ctx, cfg.Store)
 	if err != nil {
 		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
-	made, err := catalog.Create(ctx, st, catalog.CreateOptions{Mode: mode, Ring: ring, Now: a.Clock()})
+	floors := newFloors(a.Log)
+	made, err := catalog.Create(ctx, st, catalog.CreateOptions{Mode: mode, Ring: ring, Now: a.Clock(), Floors: floors})
 	if err != nil {
+		closeStore(st, req.Name, a.Log)
 		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
 	// A crash here leaves a vault whose id nobody knows: empty, so nothing is lost,
@@ -55,23 +64,34 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 		return none, &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("vault %s is made, but its id could not be kept: %v", req.Name, err),
 			Next: fmt.Sprintf("write it into the config: vaults.%s.id: %s", req.Name, made.ID())}
 	}
-	floors, err := a.state.floors(made.ID(), a.Log)
-	if err != nil {
+	if err := floors.keepIn(a.state.floorsPath(made.ID())); err != nil {
 		return none, fmt.Errorf("create vault %s: %w", req.Name, err)
 	}
-	floors.Raise("vault", 1, 1)
 	a.mu.Lock()
 	a.vaults[req.Name] = newVault(req.Name, st, made, floors, nil)
 	a.mu.Unlock()
-	err = a.record(ctx, audit.Event{Kind: audit.VaultCreated, Vault: req.Name, By: by, Outcome: "made",
-		Fields: map[string]string{"id": made.ID().String(), "mode": made.Mode().String()}})
-	if err != nil {
+	e.Outcome, e.Fields = "made", map[string]string{"id": made.ID().String(), "mode": made.Mode().String()}
+	if err := a.record(ctx, e); err != nil {
 		return none, err
 	}
 	a.probeAll(ctx, cfg.Keys) // what they answered before may be from before they were made
 	a.Log.Info("vault made", "vault", req.Name, "id", made.ID(), "mode", made.Mode())
 	return control.VaultCreated{ID: made.ID().String(), Name: req.Name, Store: cfg.Store, Warnings: warnings,
 		RecoverySheet: a.recoverySheet(req.Name, made, ring)}, nil
+}
+
+// tryKeys has every key that will wrap open its canary.
+func tryKeys(ctx context.Context, ring *kek.Ring) error {
+	for _, w := range ring.Wrappers() {
+		k, ok := w.(kek.Key)
+		if !ok {
+			continue // of an escrow key there is only the public half
+		}
+		if err := k.Check(ctx); err != nil {
+			return fmt.Errorf("try key %s: %w", k.Ref().Name, err)
+		}
+	}
+	return nil
 }
 
 // wantedMode is the mode that a new vault gets.

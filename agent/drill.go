@@ -73,8 +73,14 @@ func (a *Agent) drillItem(req control.KeyDrill) (string, error) {
 func (a *Agent) drill(ctx context.Context, j *job, vaultName, itemName string) (*control.DrillResult, error) {
 	started := a.Clock()
 	primary := a.Settings.Vaults[vaultName].Keys[0]
-	defer a.withoutKey(context.WithoutCancel(ctx), vaultName, "")
-	if err := a.withoutKey(ctx, vaultName, primary); err != nil {
+	if err := a.takeAway(vaultName, primary); err != nil {
+		return nil, err
+	}
+	defer a.giveBack(context.WithoutCancel(ctx), vaultName)
+	if a.rotating(vaultName) {
+		return nil, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("the keys of vault %s are being rotated", vaultName), Next: "wait for that to end: coffer job list"}
+	}
+	if err := a.reopen(ctx, vaultName); err != nil {
 		return nil, err
 	}
 	j.note(a.Clock(), "info", fmt.Sprintf("key %s is taken away", primary))
@@ -120,21 +126,37 @@ func ownerOf(r catalog.KeyRecord) string {
 	return "the secret of item " + r.Item + ","
 }
 
-// withoutKey has a vault do without a key, or with all again, and opened anew.
-func (a *Agent) withoutKey(ctx context.Context, vault, key string) error {
+// takeAway has a vault do without a key from the next look at its keys on. There is
+// one drill of a vault at a time.
+func (a *Agent) takeAway(vault, key string) error {
 	a.mu.Lock()
-	if key == "" {
-		delete(a.away, vault)
-	} else {
-		a.away[vault] = key
+	defer a.mu.Unlock()
+	if a.away[vault] != "" {
+		return &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("another drill of vault %s is running", vault), Next: "wait for its end: coffer job list"}
 	}
+	a.away[vault] = key
+	return nil
+}
+
+// giveBack lets a vault have all its keys again.
+func (a *Agent) giveBack(ctx context.Context, vault string) {
+	a.mu.Lock()
+	delete(a.away, vault)
 	a.mu.Unlock()
-	if err := a.opening.Enter(ctx); err != nil {
+	if err := a.reopen(ctx, vault); err != nil {
+		a.Log.Warn("vault not given all keys after a drill", "vault", vault, "err", err)
+	}
+}
+
+// reopen has a vault use the keys that it may use now, and forget what it opened
+// with others.
+func (a *Agent) reopen(ctx context.Context, vault string) error {
+	if err := a.opening[vault].Enter(ctx); err != nil {
 		return err
 	}
-	defer a.opening.Leave()
+	defer a.opening[vault].Leave()
 	if v := a.opened(vault); v != nil {
-		v.vault.Forget() // what was opened with the key
+		v.vault.Forget()
 		a.rering(ctx, v)
 	}
 	return nil

@@ -24,9 +24,13 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 		return none, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("erasing item %s destroys all its points for ever, and %q is not its name", req.Item, req.Confirm),
 			Next: "say it again with the item's name: coffer item erase " + req.Item + " --confirm " + req.Item}
 	}
-	if a.jobs.running(func(j control.Job) bool { return j.Item == req.Item }) {
-		return none, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("a job of item %s is running", req.Item), Next: "wait for it, or stop it: coffer job list"}
+	// A rotation that is under way would wrap the secrets again that this destroys.
+	release, ok := a.jobs.hold(req.Item, subjectOf(control.Job{Vault: cfg.Vault}))
+	if !ok {
+		return none, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("a job of item %s, or one about the keys of vault %s, is running", req.Item, cfg.Vault),
+			Next: "wait for it, or stop it: coffer job list"}
 	}
+	defer release()
 	by := control.PeerFrom(ctx).String()
 	ctx = keyring.WithPurpose(context.WithoutCancel(ctx), keyring.Purpose{Vault: cfg.Vault, Item: req.Item, By: by})
 	v, err := a.vault(ctx, cfg.Vault)
@@ -44,7 +48,7 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	index := a.state.indexPath(v.vault.ID(), id)
 	done, err := v.vault.Erase(ctx, v.store, req.Item, a.Clock())
 	v.floors.flush()
-	a.renew(v, req.Item)
+	v.detach(req.Item)
 	if err != nil {
 		return none, Fault(fmt.Errorf("erase item %s: %w; say it again to go on", req.Item, err))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
@@ -21,6 +22,7 @@ var faults = [...]struct {
 	code control.Code
 	next string
 }{
+	{keyring.ErrUnrecorded, control.CodeFailed, "make room in, or mend, the agent's state folder; then check it: coffer audit verify"},
 	{kek.ErrUnreachable, control.CodeKeysInaccessible, "see that the token or key service is up, then try again: coffer key list shows each key"},
 	{kek.ErrDenied, control.CodeKeysInaccessible, "check the key's PIN, permissions and state; coffer key list shows each key"},
 	{kek.ErrMissing, control.CodeKeysInaccessible, "check the key's uri in the config, or make the key: coffer key create NAME"},

@@ -14,10 +14,10 @@ import (
 // It is written now and then and at the end: what a crash forgets of it makes a
 // rollback harder to notice, and nothing else.
 type floors struct {
-	path string
-	log  *slog.Logger
+	log *slog.Logger
 
 	mu     sync.Mutex
+	path   string            // "": nowhere yet, because the vault is only being made
 	epochs map[string]uint32 // by "owner/generation"
 	raised int               // since it was written
 }
@@ -25,9 +25,25 @@ type floors struct {
 // writeEvery is after how many changes floors are written.
 const writeEvery = 64
 
+func newFloors(log *slog.Logger) *floors { return &floors{log: log, epochs: make(map[string]uint32)} }
+
+func (s *state) floorsPath(id crypt.VaultID) string { return s.path("floors", id.String()+".json") }
+
+// keepIn says where the floors are kept from now on.
+func (f *floors) keepIn(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.path = path
+	return nil
+}
+
+// floors reads what was seen of a vault.
 func (s *state) floors(id crypt.VaultID, log *slog.Logger) (*floors, error) {
-	f := &floors{path: s.path("floors", id.String()+".json"), log: log, epochs: make(map[string]uint32)}
-	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+	f := newFloors(log)
+	if err := f.keepIn(s.floorsPath(id)); err != nil {
 		return nil, err
 	}
 	if err := load(f.path, &f.epochs); err != nil {
@@ -53,7 +69,7 @@ func (f *floors) Raise(owner string, generation, epoch uint32) {
 		return
 	}
 	f.epochs[floorOf(owner, generation)] = epoch
-	if f.raised++; f.raised >= writeEvery {
+	if f.raised++; f.raised >= writeEvery && f.path != "" {
 		f.write()
 	}
 }
@@ -62,7 +78,7 @@ func (f *floors) Raise(owner string, generation, epoch uint32) {
 func (f *floors) flush() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.raised > 0 {
+	if f.raised > 0 && f.path != "" {
 		f.write()
 	}
 }

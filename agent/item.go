@@ -24,7 +24,8 @@ type item struct {
 	vault  *vault
 	index  Index
 	reader *catalog.Reader
-	users  int // guarded by vault.mu
+	users  int  // guarded by vault.mu
+	shared bool // it was open before one of its users came; guarded by vault.mu
 
 	sync    sync.Mutex // held while the index is brought up to the vault
 	writing bool       // a backup is putting packs; guarded by sync
@@ -52,6 +53,9 @@ func (it *item) bringUp(ctx context.Context, log *slog.Logger) (catalog.Synced, 
 func (it *item) beginWriting(ctx context.Context, log *slog.Logger, found func(packs int)) (end func(), err error) {
 	it.sync.Lock()
 	defer it.sync.Unlock()
+	if err := it.catchUp(ctx); err != nil {
+		return nil, err
+	}
 	synced, err := it.bringUp(ctx, log)
 	if err != nil {
 		return nil, err
@@ -67,8 +71,19 @@ func (it *item) beginWriting(ctx context.Context, log *slog.Logger, found func(p
 	}, nil
 }
 
-// open opens an item of a vault that is there already; create makes it first.
-// The caller closes it.
+// catchUp has an item that somebody had open already take over the generations that
+// were made since: what a backup writes is under the newest.
+func (it *item) catchUp(ctx context.Context) error {
+	it.vault.mu.Lock()
+	shared := it.shared
+	it.vault.mu.Unlock()
+	if !shared {
+		return nil
+	}
+	return Fault(it.Reread(ctx))
+}
+
+// openItem opens an item, with open if nobody has it open. The caller closes it.
 func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*catalog.Item, error)) (*item, error) {
 	cfg, ok := a.Settings.Items[name]
 	if !ok {
@@ -111,8 +126,16 @@ func (v *vault) use(name string) *item {
 	it := v.items[name]
 	if it != nil {
 		it.users++
+		it.shared = true
 	}
 	return it
+}
+
+// detach has the next who opens an item read it anew. Who has it open keeps it.
+func (v *vault) detach(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.items, name)
 }
 
 // existing opens an item that has been backed up before, for reading.
@@ -146,7 +169,9 @@ func (it *item) close() {
 	it.vault.mu.Lock()
 	defer it.vault.mu.Unlock()
 	if it.users--; it.users == 0 {
-		delete(it.vault.items, it.Name())
+		if it.vault.items[it.Name()] == it {
+			delete(it.vault.items, it.Name())
+		}
 		it.release()
 	}
 }

@@ -60,6 +60,7 @@ type job struct {
 	cancel context.CancelCauseFunc
 	input  chan input // of a backup whose data the caller sends
 	ended  chan struct{}
+	slot   bool // it has one; the job's own
 
 	mu       sync.Mutex
 	state    control.Job
@@ -129,15 +130,7 @@ func (q *jobs) start(by string, state control.Job, do work) *job {
 	j.state.ID, j.state.By, j.state.State, j.state.Queued = j.id, by, control.JobQueued, q.clock()
 	q.all[j.id] = j
 	q.forget()
-	subject := state.Item
-	if state.Vault != "" && state.Item == "" {
-		subject = "vault " + state.Vault // no item has a space in its name
-	}
-	item := q.items[subject]
-	if item == nil {
-		item = new(sync.Mutex)
-		q.items[subject] = item
-	}
+	item := q.lock(subjectOf(state))
 	q.save(j)
 	q.wg.Go(func() {
 		defer cancel(nil)
@@ -151,13 +144,16 @@ func (q *jobs) run(ctx context.Context, j *job, item *sync.Mutex, do work) {
 	var result *control.JobResult
 	err := q.turn(ctx, item)
 	if err == nil {
+		j.slot = true
 		j.update(func(s *control.Job) { s.State, s.Started = control.JobRunning, q.clock() })
 		q.save(j)
 		q.log.Info("job started", "job", j.id, "kind", j.state.Kind, "item", j.state.Item)
 		asks := keyring.Purpose{Vault: j.state.Vault, Item: j.state.Item, By: j.state.By, Job: j.id}
 		result, err = do(keyring.WithPurpose(ctx, asks), j)
 		item.Unlock()
-		<-q.slots
+		if j.slot {
+			<-q.slots
+		}
 	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -171,31 +167,6 @@ func (q *jobs) run(ctx context.Context, j *job, item *sync.Mutex, do work) {
 	}
 	q.log.Info("job ended", attrs...)
 	close(j.ended)
-}
-
-// turn waits until the job's item is free and there is a slot.
-func (q *jobs) turn(ctx context.Context, item *sync.Mutex) error {
-	free := make(chan struct{})
-	go func() { // ends when the item is free, which it will be
-		item.Lock()
-		select {
-		case free <- struct{}{}:
-		case <-ctx.Done():
-			item.Unlock()
-		}
-	}()
-	select {
-	case <-free:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case q.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		item.Unlock()
-		return ctx.Err()
-	}
 }
 
 // save writes the job's record. That is for people; nothing hangs on it.

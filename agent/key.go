@@ -116,6 +116,10 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 		return control.Key{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s is an escrow key: its private half must not be on this machine", req.Name),
 			Next: "make it where it will be kept, and copy its public half here: " + cfg.Public}
 	}
+	e := audit.Event{Kind: audit.KeyCreated, Key: req.Name, By: control.PeerFrom(ctx).String(), Outcome: "begun"}
+	if err := a.record(ctx, e); err != nil {
+		return control.Key{}, err
+	}
 	ref, err := a.Parts.MakeKey(ctx, req.Name, cfg, MakeKeyOptions{Bits: req.Bits, Hybrid: req.Hybrid})
 	if errors.Is(err, fs.ErrExist) {
 		return control.Key{}, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("create key %s: %v", req.Name, err),
@@ -126,8 +130,8 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 	}
 	a.Log.Info("key made", "key", ref)
 	a.probeAll(ctx, []string{req.Name})
-	err = a.record(ctx, audit.Event{Kind: audit.KeyCreated, Key: req.Name, Fingerprint: ref.Fingerprint.String(), By: control.PeerFrom(ctx).String(), Outcome: "made"})
-	return describe(ref), err
+	e.Outcome, e.Fingerprint = "made", ref.Fingerprint.String()
+	return describe(ref), a.record(ctx, e)
 }
 
 // CheckKey implements control.Keys.
@@ -143,6 +147,13 @@ func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (cont
 	for _, s := range a.Parts.CheckKey(ctx, req.Key, cfg) {
 		out.Steps = append(out.Steps, control.KeyStep{Stage: string(s.Stage), Verdict: string(s.Verdict), Says: s.Says, Next: s.Next})
 		out.Passed = out.Passed && s.Verdict != kek.Failed
+	}
+	e := audit.Event{Kind: audit.KeyChecked, Key: req.Key, By: control.PeerFrom(ctx).String(), Outcome: "passed"}
+	if !out.Passed {
+		e.Outcome = "failed"
+	}
+	if err := a.record(ctx, e); err != nil {
+		return control.KeyReport{}, err
 	}
 	a.probeAll(ctx, []string{req.Key}) // what it answers now counts for the vaults
 	if out.Passed {
@@ -162,38 +173,47 @@ func (a *Agent) LinkKey(ctx context.Context, req control.KeyLink) (control.Vault
 		return control.Vault{}, &control.Error{Code: control.CodeBadRequest, Message: "only a key that opens, and wraps nothing new, can be linked",
 			Next: "say --restore-only; or add the key to the config, under keys and vaults." + req.Vault + ".keys"}
 	}
+	if err := a.link(ctx, req); err != nil {
+		return control.Vault{}, err
+	}
+	a.probeAll(ctx, a.uses(req.Vault).Open) // what it opens counts for the vault
+	return a.Vault(ctx, req.Vault)
+}
+
+// link links a key to a vault, or unlinks it.
+func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
+	if err := a.opening[req.Vault].Enter(ctx); err != nil {
+		return err
+	}
+	defer a.opening[req.Vault].Leave()
 	links := a.state.links(req.Vault)
 	i := slices.Index(links, req.URI)
 	kind := audit.KeyLinked
 	switch {
 	case req.Unlink && i < 0:
-		return control.Vault{}, &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("no key %s is linked to vault %s", req.URI, req.Vault), Next: "see its keys: coffer vault show " + req.Vault}
+		return &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("no key %s is linked to vault %s", req.URI, req.Vault), Next: "see its keys: coffer vault show " + req.Vault}
 	case req.Unlink:
 		links, kind = slices.Delete(links, i, i+1), audit.KeyUnlinked
 	case i >= 0:
-		return a.Vault(ctx, req.Vault)
+		return nil
 	default:
 		name := a.keys.Link(linked(a.Settings, req.URI))
 		if _, err := a.keys.Refresh(ctx, name); err != nil { // one that does not answer is of no use
-			return control.Vault{}, Fault(fmt.Errorf("link %s: %w", req.URI, err))
+			return Fault(fmt.Errorf("link %s: %w", req.URI, err))
 		}
 		links = append(links, req.URI)
 	}
 	by := control.PeerFrom(ctx).String()
 	if err := a.record(ctx, audit.Event{Kind: kind, Vault: req.Vault, By: by, Fields: map[string]string{"uri": req.URI}}); err != nil {
-		return control.Vault{}, err
+		return err
 	}
 	if err := a.state.setLinks(req.Vault, links); err != nil {
-		return control.Vault{}, fmt.Errorf("remember the link: %w", err)
-	}
-	if err := a.opening.Enter(ctx); err != nil {
-		return control.Vault{}, err
+		return fmt.Errorf("remember the link: %w", err)
 	}
 	if v := a.opened(req.Vault); v != nil {
 		a.rering(ctx, v)
 	}
-	a.opening.Leave()
-	return a.Vault(ctx, req.Vault)
+	return nil
 }
 
 // linked is a key that is linked and not in the config. In Key Vault it is asked for
@@ -218,6 +238,14 @@ func hostOf(uri string) string {
 		return ""
 	}
 	return u.Host
+}
+
+// by is who asked for what ctx belongs to: a request, or a job.
+func by(ctx context.Context) string {
+	if who := keyring.PurposeOf(ctx).By; who != "" {
+		return who
+	}
+	return control.PeerFrom(ctx).String()
 }
 
 // purpose notes in ctx what a request asks keys for.

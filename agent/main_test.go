@@ -85,88 +85,6 @@ func (c *clock) rested() int {
 	return c.rests
 }
 
-// provider has software keys, whose answers a test decides.
-type provider struct {
-	mu       sync.Mutex
-	broken   map[string]error // by key name: what it answers to everything
-	versions map[string][]string
-	unwraps  int
-}
-
-func (p *provider) breaks(name string, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err == nil {
-		delete(p.broken, name)
-	} else {
-		p.broken[name] = err
-	}
-}
-
-// publish makes the keys in these files the versions of a key, the newest first.
-func (p *provider) publish(name string, uris ...string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.versions[name] = uris
-}
-
-func (p *provider) broke(name string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.broken[name]
-}
-
-func (p *provider) calls() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.unwraps
-}
-
-// open opens the key's files: URI is the newest, and what the test put before it.
-func (p *provider) open(ctx context.Context, name string, key config.Key) ([]kek.Key, error) {
-	if err := p.broke(name); err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	uris := append([]string(nil), p.versions[name]...)
-	p.mu.Unlock()
-	if len(uris) == 0 {
-		uris = []string{key.URI}
-	}
-	var keys []kek.Key
-	for _, uri := range uris {
-		k, err := software.Open(ctx, name, uri)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, &fickle{Key: k, p: p})
-	}
-	return keys, nil
-}
-
-// fickle is a key that answers as its provider says.
-type fickle struct {
-	kek.Key
-	p *provider
-}
-
-func (f *fickle) Unwrap(ctx context.Context, w kek.Wrapped) ([]byte, error) {
-	if err := f.p.broke(f.Ref().Name); err != nil {
-		return nil, err
-	}
-	f.p.mu.Lock()
-	f.p.unwraps++
-	f.p.mu.Unlock()
-	return f.Key.Unwrap(ctx, w)
-}
-
-func (f *fickle) Check(ctx context.Context) error {
-	if err := f.p.broke(f.Ref().Name); err != nil {
-		return err
-	}
-	return f.Key.Check(ctx)
-}
-
 // bench is an agent in a folder of a test's own.
 type bench struct {
 	testing.TB
@@ -174,6 +92,7 @@ type bench struct {
 	clock    *clock
 	keys     *provider
 	settings *config.Config
+	around   func(store.Store) store.Store // what the agent has of a store; nil: all of it
 	*control.Client
 	stop func()
 }
@@ -186,7 +105,8 @@ func newBench(t testing.TB, text string) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
-	b := &bench{TB: t, dir: folder, clock: newClock(), keys: &provider{broken: make(map[string]error), versions: make(map[string][]string)}}
+	b := &bench{TB: t, dir: folder, clock: newClock(), keys: &provider{broken: make(map[string]error), versions: make(map[string][]string),
+		facts: make(map[string]kek.Facts), held: make(map[string]chan struct{})}}
 	b.configure(text)
 	t.Cleanup(func() {
 		if b.stop != nil {
@@ -267,7 +187,11 @@ func (b *bench) parts(log *slog.Logger) agent.Parts {
 		if err != nil {
 			return nil, err
 		}
-		return dir.Open(root)
+		st, err := dir.Open(root)
+		if err != nil || b.around == nil {
+			return st, err
+		}
+		return b.around(st), nil
 	}
 	return agent.Parts{
 		Store: open,

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -22,6 +24,9 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
+			if errors.Is(err, keyring.ErrUnrecorded) { // no key would help
+				return Fault(err)
+			}
 			failed[r.Generation] = err
 		}
 	}
@@ -31,6 +36,9 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 	needed, err := it.Generations(ctx, name, func(g uint32) bool { return failed[g] == nil })
 	if err != nil {
 		return Fault(err)
+	}
+	if slices.ContainsFunc(needed, func(g uint32) bool { return failed[g] != nil }) {
+		needed = a.narrowed(ctx, it, name, needed)
 	}
 	var needs []string
 	var cause error
@@ -53,6 +61,31 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 		wire.Next += fmt.Sprintf("; then: coffer restore %s@%s %s", it.Name(), name, to)
 	}
 	return &faultError{wire, cause}
+}
+
+// narrowed returns those of the generations that a point is said to need which it
+// does need: it may name packs of older points that nothing in its own tree is in any
+// more. If that cannot be found out, because the tree itself does not open, all of
+// them count.
+func (a *Agent) narrowed(ctx context.Context, it *item, name catalog.PointName, needed []uint32) []uint32 {
+	it.sync.Lock()
+	defer it.sync.Unlock()
+	if _, err := it.bringUp(ctx, a.Log); err != nil {
+		return needed
+	}
+	p, err := it.point(ctx, name)
+	if err != nil {
+		return needed
+	}
+	packs, err := it.reader.PacksOf(ctx, p.Root)
+	if err != nil {
+		return needed
+	}
+	exact, err := it.GenerationsOf(ctx, maps.Keys(packs))
+	if err != nil {
+		return needed
+	}
+	return exact
 }
 
 // missingKeys says for one generation which keys would open it, why each does not,

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"time"
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -41,6 +41,10 @@ func (a *Agent) RaiseMode(ctx context.Context, req control.VaultMode) (control.J
 	if v.vault.Mode() == catalog.CustomerManaged {
 		return control.Job{}, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is customer-managed already", req.Vault), Next: "see it: coffer vault show " + req.Vault}
 	}
+	if a.Settings.Vaults[req.Vault].Mode == catalog.SoftwareKeys.String() { // it would not open under this any more
+		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("the config says that vault %s has software keys", req.Vault),
+			Next: fmt.Sprintf("write vaults.%s.mode: customer-managed, restart the agent, and say this again", req.Vault)}
+	}
 	for _, key := range a.Settings.Vaults[req.Vault].Keys {
 		if isSoftware(a.Settings.Keys[key]) {
 			return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s of vault %s is a file", key, req.Vault),
@@ -60,9 +64,14 @@ type rekey struct {
 
 func (a *Agent) startRekey(by string, r rekey) control.Job {
 	j := a.jobs.start(by, control.Job{Kind: control.KindRekey, Vault: r.vault}, func(ctx context.Context, j *job) (*control.JobResult, error) {
+		e := audit.Event{Kind: audit.KeyRotated, Vault: r.vault, By: by, Job: j.id, Outcome: "begun"}
+		if err := a.record(ctx, e); err != nil {
+			return nil, err
+		}
 		result, err := a.rekey(ctx, j, r)
 		if err != nil {
-			return nil, Fault(err)
+			e.Outcome, e.Says = "failed", err.Error()
+			return nil, Fault(errors.Join(err, a.record(ctx, e)))
 		}
 		return &control.JobResult{Rekey: result}, nil
 	})
@@ -75,6 +84,9 @@ func (a *Agent) startRekey(by string, r rekey) control.Job {
 // that one or the other set of keys opens, and the next rekey goes on.
 func (a *Agent) rekey(ctx context.Context, j *job, r rekey) (*control.RekeyResult, error) {
 	started := a.Clock()
+	if a.drilling(r.vault) {
+		return nil, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s does without a key now: a drill is running", r.vault), Next: "wait for its end: coffer job list"}
+	}
 	v, err := a.vault(ctx, r.vault)
 	if err != nil {
 		return nil, err
@@ -102,11 +114,6 @@ func (a *Agent) rekey(ctx context.Context, j *job, r rekey) (*control.RekeyResul
 	}
 	v.vault.UseRing(ring)
 	out := &control.RekeyResult{Vault: r.vault}
-	if r.newGeneration {
-		if out.Made, out.Opens, err = a.newGenerations(ctx, v); err != nil {
-			return nil, err
-		}
-	}
 	done, err := v.vault.Rewrap(ctx, catalog.RewrapOptions{
 		Wrappers: wrappers, Keep: a.keepFor(absent), Mode: r.mode, Parallel: rekeyParallel, Now: a.Clock,
 		Progress: func(now catalog.Rewrapped) {
@@ -122,6 +129,12 @@ func (a *Agent) rekey(ctx context.Context, j *job, r rekey) (*control.RekeyResul
 	v.mu.Lock()
 	v.missing = missing
 	v.mu.Unlock()
+	if r.newGeneration { // not before the new keys have opened what they wrapped
+		if out.Made, out.Opens, err = a.newGenerations(ctx, v); err != nil {
+			return nil, err
+		}
+		v.floors.flush()
+	}
 	out.Made += done.Made
 	out.Mode, out.Secrets, out.Rewrapped, out.Unwraps, out.Bytes = v.vault.Mode().String(), done.Secrets, done.Done, done.Unwraps, done.Bytes
 	if _, err := a.look(ctx, v); err != nil {
@@ -152,11 +165,16 @@ func (a *Agent) makeVersion(ctx context.Context, vault string) error {
 		return &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s is a file, which has no versions", name),
 			Next: "add another key to the config and rotate to that: put it into vaults." + vault + ".keys, and this one into restore_keys"}
 	}
+	e := audit.Event{Kind: audit.KeyCreated, Vault: vault, Key: name, By: by(ctx), Outcome: "begun"}
+	if err := a.record(ctx, e); err != nil {
+		return err
+	}
 	ref, err := a.Parts.MakeKey(ctx, name, cfg, MakeKeyOptions{})
 	if err != nil {
 		return fmt.Errorf("make a version of key %s: %w", name, err)
 	}
-	if err := a.record(ctx, audit.Event{Kind: audit.KeyCreated, Vault: vault, Key: name, Fingerprint: ref.Fingerprint.String(), Outcome: "made"}); err != nil {
+	e.Outcome, e.Fingerprint = "made", ref.Fingerprint.String()
+	if err := a.record(ctx, e); err != nil {
 		return err
 	}
 	_, err = a.keys.Refresh(ctx, name)
@@ -164,18 +182,21 @@ func (a *Agent) makeVersion(ctx context.Context, vault string) error {
 }
 
 // prepare looks for new versions of a vault's keys, tries them, the secondaries
-// before the primary, and takes them into use. It returns the keys that do not
-// answer: what they have is kept for them, and what they lack they are owed.
+// before the primary, and takes those into use that the rules allow. It returns the
+// keys that do not answer, or whose version in use is gone: what they have is kept
+// for them, and what they lack they are owed.
 func (a *Agent) prepare(ctx context.Context, j *job, r rekey) (absent []string, err error) {
 	names := a.Settings.Vaults[r.vault].Keys
 	for _, name := range slices.Backward(names) {
-		old, _ := a.keys.Entry(ctx, name)
 		e, err := a.keys.Refresh(ctx, name)
+		if err == nil && e.InUse == nil && e.Next == nil {
+			err = e.Stale
+		}
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case name == names[0] && len(names) == 1:
+		case len(names) == 1:
 			return nil, err
 		default:
 			j.note(a.Clock(), "warning", fmt.Sprintf("%v; it is owed its wrappings", err))
@@ -185,14 +206,7 @@ func (a *Agent) prepare(ctx context.Context, j *job, r rekey) (absent []string, 
 		if e.Next == nil {
 			continue
 		}
-		if err := e.Next.Check(ctx); err != nil {
-			return nil, fmt.Errorf("try the new version %s of key %s: %w", e.Next.Ref().Version, name, err)
-		}
-		if err := a.mirrored(ctx, r.vault, name, old, e.Next); err != nil {
-			return nil, err
-		}
-		followed := audit.Event{Kind: audit.KeyFollowed, Vault: r.vault, Key: name, Fingerprint: e.Next.Ref().Fingerprint.String(), By: j.snapshot().By, Job: j.id}
-		if err := errors.Join(a.record(ctx, followed), a.keys.Adopt(ctx, name)); err != nil {
+		if err := a.adopt(ctx, j, r.vault, e); err != nil {
 			return nil, err
 		}
 		j.note(a.Clock(), "info", fmt.Sprintf("key %s: version %s is in use now", name, e.Next.Ref().Version))
@@ -200,10 +214,34 @@ func (a *Agent) prepare(ctx context.Context, j *job, r rekey) (absent []string, 
 	return absent, nil
 }
 
+// adopt tries the new version of a key and takes it into use. There is no way back
+// from that, so the rules are asked first.
+func (a *Agent) adopt(ctx context.Context, j *job, vault string, e *keyring.Entry) error {
+	ref := e.Next.Ref()
+	if err := e.Next.Check(ctx); err != nil {
+		return fmt.Errorf("try the new version %s of key %s: %w", ref.Version, e.Name, err)
+	}
+	if err := a.mirrored(ctx, vault, e); err != nil {
+		return err
+	}
+	if _, err := a.judgeSubject(ctx, vault, custody.Subject{Keys: []custody.KeyFacts{facts(ctx, e.Next)}}, denials); err != nil {
+		return fmt.Errorf("the new version %s of key %s is not taken into use: %w", ref.Version, e.Name, err)
+	}
+	followed := audit.Event{Kind: audit.KeyFollowed, Vault: vault, Key: e.Name, Fingerprint: ref.Fingerprint.String(), By: j.snapshot().By, Job: j.id}
+	if err := a.record(ctx, followed); err != nil {
+		return err
+	}
+	if err := a.keys.Adopt(ctx, e.Name, ref.Fingerprint); err != nil {
+		return fmt.Errorf("take the new version %s of key %s into use: %w", ref.Version, e.Name, err)
+	}
+	return nil
+}
+
 // mirrored refuses a new version of a key whose material another key of the vault
 // had too, unless that one has the new version as well: a mirror that lags is found
 // out when it is needed.
-func (a *Agent) mirrored(ctx context.Context, vault, name string, old interface{ Refs() []kek.Ref }, next kek.Key) error {
+func (a *Agent) mirrored(ctx context.Context, vault string, key *keyring.Entry) error {
+	name, next := key.Name, key.Next
 	has := func(refs []kek.Ref, f kek.Fingerprint) bool {
 		return slices.ContainsFunc(refs, func(r kek.Ref) bool { return r.Fingerprint == f })
 	}
@@ -213,7 +251,7 @@ func (a *Agent) mirrored(ctx context.Context, vault, name string, old interface{
 			continue
 		}
 		shared := false
-		for _, r := range old.Refs() {
+		for _, r := range key.Refs() {
 			shared = shared || r.Fingerprint != next.Ref().Fingerprint && has(e.Refs(), r.Fingerprint)
 		}
 		if shared && !has(e.Refs(), next.Ref().Fingerprint) {
@@ -262,70 +300,10 @@ func (a *Agent) newGenerations(ctx context.Context, v *vault) (made int, opens [
 		}
 		points += len(names)
 		made++
-		a.renew(v, name)
 	}
 	return made, []string{
 		fmt.Sprintf("Whoever has an old key, and copies of the key records as they were, still opens the %d points made until now, and reads the names of items.", points),
 		"He can also make key records that this vault accepts, because the vault's own key is never changed: if he can write to the store, make a new vault.",
 		"What is backed up from now on, and was not in an older point, he cannot read.",
 	}, nil
-}
-
-// renew has an item that nobody uses opened anew, with its newest generation.
-func (a *Agent) renew(v *vault, name string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if it := v.items[name]; it != nil && it.users == 0 {
-		delete(v.items, name)
-		it.release()
-	}
-}
-
-// followVersions looks for new versions of keys, and for secrets that lack a
-// wrapping that they should have, and starts the rotation.
-func (a *Agent) followVersions(ctx context.Context) {
-	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
-		p := a.watch.probe(name)
-		if since := a.Clock().Sub(p.found); since >= 0 && since < versionsEvery-time.Second || p.err != nil || ctx.Err() != nil {
-			continue
-		}
-		looking, cancel := context.WithTimeout(ctx, probeWait)
-		_, err := a.keys.Refresh(looking, name)
-		cancel()
-		if err != nil {
-			a.Log.Warn("versions of a key not found", "key", name, "err", err)
-			continue
-		}
-		a.watch.mu.Lock()
-		p = a.watch.probes[name]
-		p.found = a.Clock()
-		a.watch.probes[name] = p
-		a.watch.mu.Unlock()
-		for vault, cfg := range a.Settings.Vaults {
-			if slices.Contains(cfg.Keys, name) {
-				a.settle(ctx, vault)
-			}
-		}
-	}
-}
-
-// settle starts a rotation of a vault if it owes one.
-func (a *Agent) settle(ctx context.Context, name string) {
-	if _, err := a.pinned(name); err != nil || a.refused(name) != nil || a.drilling(name) {
-		return
-	}
-	if running := a.jobs.running(func(j control.Job) bool { return j.Kind == control.KindRekey && j.Vault == name }); running {
-		return
-	}
-	v, err := a.vault(ctx, name)
-	if err != nil {
-		return // its state says why
-	}
-	due, err := a.look(ctx, v)
-	if err != nil {
-		a.Log.Warn("key records not read", "vault", name, "err", err)
-	}
-	if due {
-		a.startRekey(byAgent, rekey{vault: name})
-	}
 }

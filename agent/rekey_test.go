@@ -3,6 +3,7 @@
 package agent_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
@@ -206,19 +207,166 @@ func TestNewGeneration(t *testing.T) {
 	}
 }
 
-// TestErase destroys an item, and nothing else.
-func TestErase(t *testing.T) {
-	b := furnished(t)
-	_, err := b.EraseItem(t.Context(), control.ItemErase{Item: "docs", Confirm: "more"})
-	b.refused(err, control.CodeBadRequest)
-	done, err := b.EraseItem(t.Context(), control.ItemErase{Item: "docs", Confirm: "docs"})
+// opened opens a vault of the bench as another host would, with a key that wraps under
+// others.
+func opened(t *testing.T, b *bench, vault, key string, wraps ...string) *catalog.Vault {
+	t.Helper()
+	ids, err := os.ReadFile(b.path("state", "vaults.json"))
 	must(t, err)
-	if done.Secrets != 1 || done.Deleted == 0 || done.Locked != 0 {
-		t.Errorf("%+v", done)
+	_, after, _ := strings.Cut(string(ids), `"`+vault+`": "`)
+	text, _, _ := strings.Cut(after, `"`)
+	id, err := crypt.ParseVaultID(text)
+	must(t, err)
+	st, err := dir.Open(b.path(vault))
+	must(t, err)
+	open := func(name string) *software.Key {
+		k, err := software.Open(t.Context(), name, "file://"+b.path(name+".pem"))
+		must(t, err)
+		return k
 	}
-	_, err = b.Restore(t.Context(), control.RestoreRequest{Item: "docs", Target: b.path("back")})
-	b.refused(err, control.CodeNotFound)
-	b.done(b.Restore(t.Context(), control.RestoreRequest{Item: "more", Target: b.path("back")}))
-	b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"})) // it may be made anew
-	b.done(b.Verify(t.Context(), control.VerifyRequest{}))
+	var wrappers []kek.Wrapper
+	for _, name := range wraps {
+		wrappers = append(wrappers, open(name))
+	}
+	v, err := catalog.Open(t.Context(), st, catalog.OpenOptions{ID: id, Ring: kek.NewRing(open(key)).WrapWith(wrappers...)})
+	must(t, err)
+	t.Cleanup(v.Close)
+	return v
+}
+
+// rewrapElsewhere rotates a vault to another key, as another host would.
+func rewrapElsewhere(t *testing.T, b *bench, vault, from, to string) {
+	t.Helper()
+	k, err := software.Open(t.Context(), to, "file://"+b.path(to+".pem"))
+	must(t, err)
+	_, err = opened(t, b, vault, from).Rewrap(t.Context(), catalog.RewrapOptions{Wrappers: []kek.Wrapper{k}})
+	must(t, err)
+}
+
+// TestNewVersionMayNotBeUsed: a version that is not valid yet is not taken into use,
+// because there would be no way back, and the old one goes on.
+func TestNewVersionMayNotBeUsed(t *testing.T) {
+	b := furnished(t)
+	v2 := "file://" + b.path("main2.pem")
+	must(t, software.Create(t.Context(), v2, software.CreateOptions{Bits: 2048}))
+	b.keys.says(v2, kek.Facts{NotBefore: b.clock.Now().Add(72 * time.Hour)})
+	b.keys.publish("main", v2, "file://"+b.path("main.pem"))
+	j := b.wait(b.RotateKeys(t.Context(), control.KeyRotate{Vault: "one"}))
+	if j.State != control.JobFailed || !strings.Contains(j.Error.Message, "not valid before") {
+		t.Errorf("%s: %+v", j.State, j.Error)
+	}
+	b.pass(16)
+	b.idle()
+	b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
+	b.clock.advance(72 * time.Hour)
+	b.pass(2)
+	b.done(b.RotateKeys(t.Context(), control.KeyRotate{Vault: "one"}))
+	u, err := b.KeyUsage(t.Context(), control.KeyUsageRequest{Key: "main"})
+	must(t, err)
+	if !u.Versions[0].InUse || u.Versions[0].Secrets == 0 || len(u.Versions) != 2 {
+		t.Errorf("%+v", u)
+	}
+}
+
+// TestNewGenerationUnderDeadKey: no secret is made under a key that does not open what
+// it wraps.
+func TestNewGenerationUnderDeadKey(t *testing.T) {
+	b := furnished(t)
+	b.stop()
+	b.configure(strings.Replace(twoKeys, `keys: [main]}`, `keys: [spare], restore_keys: [main]}`, 1))
+	b.keys.breaks("spare/open", fmt.Errorf("%w: it may only wrap", kek.ErrDenied))
+	b.start()
+	b.idle()
+	if j := b.wait(b.RotateKeys(t.Context(), control.KeyRotate{Vault: "one", NewGeneration: true})); j.State != control.JobFailed {
+		t.Errorf("a rotation to a key that opens nothing: %s", j.State)
+	}
+	b.stop()
+	b.configure(twoKeys)
+	b.start()
+	b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
+	b.done(b.Restore(t.Context(), control.RestoreRequest{Item: "docs", Target: b.path("back")}))
+}
+
+// blocked is a reader's end that takes nothing until it is let go.
+type blocked struct{ began, free chan struct{} }
+
+func (w blocked) Write(p []byte) (int, error) {
+	select {
+	case <-w.began:
+	default:
+		close(w.began)
+	}
+	<-w.free
+	return len(p), nil
+}
+
+// TestNewGenerationWhileOpen: what is backed up after a new generation was made is
+// under it, also when somebody had the item open before.
+func TestNewGenerationWhileOpen(t *testing.T) {
+	b := furnished(t)
+	large := make([]byte, 24<<20)
+	for i := range large {
+		large[i] = byte(i * i >> 7)
+	}
+	must(t, os.WriteFile(b.path("docs", "large"), large, 0o600))
+	b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
+	w := blocked{make(chan struct{}), make(chan struct{})}
+	read := make(chan error, 1)
+	go func() {
+		read <- b.Content(t.Context(), control.ContentRequest{Item: "docs", Point: "latest", Path: b.path("docs", "large")}, w)
+	}()
+	<-w.began
+	b.done(b.RotateKeys(t.Context(), control.KeyRotate{Vault: "one", NewGeneration: true}))
+	b.clock.advance(time.Second) // the last point is the last by its name
+	must(t, os.WriteFile(b.path("docs", "new.txt"), []byte("what the old key must not open"), 0o600))
+	b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
+	close(w.free)
+	must(t, <-read)
+	it, err := opened(t, b, "one", "main").Item(t.Context(), "docs")
+	must(t, err)
+	points, err := it.Points(t.Context())
+	must(t, err)
+	needs, err := it.Generations(t.Context(), points[len(points)-1], func(uint32) bool { return false })
+	must(t, err)
+	if got := needs[len(needs)-1]; got != 2 {
+		t.Errorf("the point is of generation %d, want 2", got)
+	}
+	b.done(b.Restore(t.Context(), control.RestoreRequest{Item: "docs", Target: b.path("back")}))
+}
+
+// TestRotationThatFails is tried again, ever more seldom.
+func TestRotationThatFails(t *testing.T) {
+	b := furnished(t)
+	v2 := "file://" + b.path("main2.pem")
+	must(t, software.Create(t.Context(), v2, software.CreateOptions{Bits: 2048}))
+	b.keys.breaks(v2, fmt.Errorf("%w: it may only wrap", kek.ErrDenied))
+	b.keys.publish("main", v2, "file://"+b.path("main.pem"))
+	before := rotations(b)
+	b.pass(6 * 60)
+	b.idle()
+	if n := rotations(b) - before; n < 6 || n > 2*8 {
+		t.Errorf("%d rotations of two vaults were begun in six hours, want one an hour each or little more", n)
+	}
+	b.keys.breaks(v2, nil)
+	b.pass(61)
+	b.idle()
+	u, err := b.KeyUsage(t.Context(), control.KeyUsageRequest{Key: "main", Version: ""})
+	must(t, err)
+	if u.Versions[0].Secrets != 4 {
+		t.Errorf("within the hour the new version is not in effect: %+v", u)
+	}
+}
+
+func rotations(b *bench) (n int) {
+	b.Helper()
+	jobs, err := b.Jobs(context.Background(), control.JobFilter{Limit: 1000})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, j := range jobs {
+		if j.Kind == control.KindRekey {
+			n++
+		}
+	}
+	return n
 }

@@ -39,37 +39,55 @@ func (a *Agent) subject(ctx context.Context, vault string, mode catalog.Mode, na
 			continue // that it does not answer is not the rules' affair
 		}
 		s.Wrappers++
-		f := custody.KeyFacts{Ref: e.InUse.Ref()}
-		if f.Ref.Provider == kek.Escrow {
-			s.Escrow = true
-		}
-		if i, ok := e.InUse.(kek.Inspector); ok {
-			f.Facts, f.Err = i.Inspect(ctx)
-		}
+		f := facts(ctx, e.InUse)
+		s.Escrow = s.Escrow || f.Ref.Provider == kek.Escrow
 		s.Keys = append(s.Keys, f)
 	}
 	return s
+}
+
+// facts asks a key's provider what it says of it.
+func facts(ctx context.Context, k kek.Wrapper) custody.KeyFacts {
+	f := custody.KeyFacts{Ref: k.Ref()}
+	if i, ok := k.(kek.Inspector); ok {
+		f.Facts, f.Err = i.Inspect(ctx)
+	}
+	return f
 }
 
 // judge has the rules look at a vault before it is made, raised or rotated. What
 // they deny is the error, and what they only note is returned; both are in the
 // audit log.
 func (a *Agent) judge(ctx context.Context, vault string, mode catalog.Mode) ([]string, error) {
-	s := a.subject(ctx, vault, mode, a.Settings.Vaults[vault].Keys...)
+	return a.judgeSubject(ctx, vault, a.subject(ctx, vault, mode, a.Settings.Vaults[vault].Keys...), allFindings)
+}
+
+// heed says which findings of a judgement count.
+type heed int
+
+const (
+	allFindings heed = iota
+	denials          // the rest is said by a later judgement
+)
+
+func (a *Agent) judgeSubject(ctx context.Context, vault string, s custody.Subject, which heed) ([]string, error) {
 	var noted []string
 	var denied []error
 	for _, k := range s.Keys {
 		if err := a.usable(k); err != nil {
-			denied = append(denied, Fault(fmt.Errorf("key %s: %w", k.Ref.Name, err)))
+			denied = append(denied, Fault(fmt.Errorf("key %s: %w", k.Ref.Name, err)), a.recordUnusable(ctx, vault, k, err))
 		}
 	}
 	for _, f := range a.rules().Judge(a.Clock(), s) {
-		e := audit.Event{Kind: audit.RuleAudited, Vault: vault, By: control.PeerFrom(ctx).String(), Says: f.Says, Fields: map[string]string{"rule": f.Rule, "subject": f.Subject}}
-		if f.Effect == custody.Deny {
+		e := audit.Event{Kind: audit.RuleAudited, Vault: vault, By: by(ctx), Says: f.Says, Fields: map[string]string{"rule": f.Rule, "subject": f.Subject}}
+		switch {
+		case f.Effect == custody.Deny:
 			e.Kind, e.Outcome = audit.RuleDenied, "refused"
 			denied = append(denied, &control.Error{Code: control.CodeForbidden,
 				Message: fmt.Sprintf("rule %s forbids it for %s: %s", f.Rule, f.Subject, f.Says), Next: f.Next})
-		} else {
+		case which == denials:
+			continue
+		default:
 			noted = append(noted, fmt.Sprintf("%s: %s: %s", f.Subject, f.Says, f.Next))
 		}
 		if err := a.record(ctx, e); err != nil {
@@ -77,6 +95,12 @@ func (a *Agent) judge(ctx context.Context, vault string, mode catalog.Mode) ([]s
 		}
 	}
 	return noted, errors.Join(denied...)
+}
+
+// recordUnusable records that nothing new may be wrapped with a key.
+func (a *Agent) recordUnusable(ctx context.Context, vault string, k custody.KeyFacts, why error) error {
+	return a.record(ctx, audit.Event{Kind: audit.RuleDenied, Vault: vault, Key: k.Ref.Name, Fingerprint: k.Ref.Fingerprint.String(), By: by(ctx),
+		Outcome: "refused", Says: why.Error(), Fields: map[string]string{"rule": "usable", "subject": "key " + k.Ref.Name}})
 }
 
 // usable tells whether something new may be wrapped with a key.
@@ -90,9 +114,7 @@ func (a *Agent) usable(k custody.KeyFacts) error {
 	if k.Ref.Provider == kek.Escrow {
 		return nil
 	}
-	r := a.rules()
-	err := custody.Usable(a.Clock(), r, k.Ref, k.Facts)
-	return err
+	return custody.Usable(a.Clock(), a.rules(), k.Ref, k.Facts)
 }
 
 // mayWrap refuses a backup under a vault whose primary key may not be used any
@@ -103,7 +125,7 @@ func (a *Agent) mayWrap(ctx context.Context, v *vault) ([]string, error) {
 	for _, k := range a.subject(ctx, v.name, v.vault.Mode(), a.Settings.Vaults[v.name].Keys...).Keys {
 		if err := a.usable(k); err != nil {
 			if primary {
-				return notes, Fault(fmt.Errorf("key %s: %w", k.Ref.Name, err))
+				return notes, errors.Join(Fault(fmt.Errorf("key %s: %w", k.Ref.Name, err)), a.recordUnusable(ctx, v.name, k, err))
 			}
 			notes = append(notes, fmt.Sprintf("key %s: %v", k.Ref.Name, err))
 		}

@@ -20,7 +20,7 @@ import (
 //
 //	lock                          held while the agent runs
 //	vaults.json                   ids of the vaults made here: the only thing not to lose
-//	custody.json                  versions of keys that were in use, states of vaults, links
+//	custody.json                  versions of keys that were in use, states of vaults, links, what opens them
 //	floors/<vault id>.json        newest key records seen, so that older ones are noticed
 //	audit/                        what was done with keys (package audit)
 //	index/<vault id>/<item id>    local indexes, rebuilt at need
@@ -42,6 +42,7 @@ type kept struct {
 	Versions map[string][]keyring.Version `json:"versions"` // by key name, the one in use last
 	Health   map[string]custody.Health    `json:"health"`   // by vault name
 	Links    map[string][]string          `json:"links"`    // URIs of keys that open a vault, by its name
+	Openers  map[string][]string          `json:"openers"`  // fingerprints of the keys that open a vault, by its name
 }
 
 func openState(dir string) (*state, error) {
@@ -147,6 +148,26 @@ func (s *state) setLinks(vault string, uris []string) error {
 			k.Links = make(map[string][]string)
 		}
 		k.Links[vault] = uris
+	})
+}
+
+// openers returns the fingerprints of the keys that opened a vault when it was last
+// looked at.
+func (s *state) openers(vault string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.kept.Openers[vault])
+}
+
+func (s *state) setOpeners(vault string, fingerprints []string) error {
+	if slices.Equal(s.openers(vault), fingerprints) {
+		return nil
+	}
+	return s.keep(func(k *kept) {
+		if k.Openers == nil {
+			k.Openers = make(map[string][]string)
+		}
+		k.Openers[vault] = fingerprints
 	})
 }
 

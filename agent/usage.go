@@ -190,7 +190,7 @@ func (a *Agent) versions(ctx context.Context, req control.KeyUsageRequest) []key
 	if e, err := a.keys.Entry(ctx, req.Key); err == nil {
 		if e.InUse != nil {
 			ref := e.InUse.Ref()
-			add(ref.Fingerprint.String(), ref.Version, true)
+			add(ref.Fingerprint.String(), ref.Version, a.wraps(req.Key))
 		}
 		for _, ref := range e.Refs() {
 			add(ref.Fingerprint.String(), ref.Version, false)
@@ -200,6 +200,16 @@ func (a *Agent) versions(ctx context.Context, req control.KeyUsageRequest) []key
 		add(u.Fingerprint, u.Version, false)
 	}
 	return out
+}
+
+// wraps tells whether some vault wraps what is new with a key.
+func (a *Agent) wraps(key string) bool {
+	for _, cfg := range a.Settings.Vaults {
+		if slices.Contains(cfg.Keys, key) {
+			return true
+		}
+	}
+	return false
 }
 
 // usageIn adds to u what hangs on a key version in one vault, if all in gone are gone.
@@ -250,14 +260,23 @@ func (a *Agent) usageIn(ctx context.Context, name, key string, k keyVersion, gon
 	return nil
 }
 
-// openers are the key versions that a vault can be opened with, escrow included.
+// openers are the key versions that a vault can be opened with, escrow included. One
+// that did not open its canary the last time is none: nobody shall take a key away
+// because of another that is gone.
 func (a *Agent) openers(ctx context.Context, vault string) map[kek.Fingerprint]bool {
 	out := make(map[kek.Fingerprint]bool)
 	u := a.uses(vault)
 	for _, name := range slices.Concat(u.Keys, u.Open) {
 		if e, err := a.keys.Entry(ctx, name); err == nil {
+			p := a.watch.probe(name)
 			for _, ref := range e.Refs() {
-				out[ref.Fingerprint] = true
+				failed := p.older[ref.Fingerprint].err
+				if ref.Fingerprint == p.ref.Fingerprint {
+					failed = p.err
+				}
+				if failed == nil {
+					out[ref.Fingerprint] = true
+				}
 			}
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/internal/gate"
+	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -85,10 +86,10 @@ func (a *Agent) vault(ctx context.Context, name string) (*vault, error) {
 	if v := a.opened(name); v != nil && v.lacks() == nil {
 		return v, nil
 	}
-	if err := a.opening.Enter(ctx); err != nil {
+	if err := a.opening[name].Enter(ctx); err != nil {
 		return nil, err
 	}
-	defer a.opening.Leave()
+	defer a.opening[name].Leave()
 	if v := a.opened(name); v != nil {
 		if v.lacks() != nil { // perhaps the missing keys are back
 			a.rering(ctx, v)
@@ -98,8 +99,8 @@ func (a *Agent) vault(ctx context.Context, name string) (*vault, error) {
 	return a.openVault(ctx, name)
 }
 
-// openVault opens a vault. The caller holds opening.
-func (a *Agent) openVault(ctx context.Context, name string) (*vault, error) {
+// openVault opens a vault. The caller holds its opening.
+func (a *Agent) openVault(ctx context.Context, name string) (_ *vault, err error) {
 	id, err := a.pinned(name)
 	if err != nil {
 		return nil, err
@@ -108,6 +109,11 @@ func (a *Agent) openVault(ctx context.Context, name string) (*vault, error) {
 	if err != nil {
 		return nil, Fault(fmt.Errorf("vault %s: %w", name, err))
 	}
+	defer func() {
+		if err != nil {
+			closeStore(st, name, a.Log)
+		}
+	}()
 	floors, err := a.state.floors(id, a.Log)
 	if err != nil {
 		return nil, fmt.Errorf("vault %s: %w", name, err)
@@ -115,20 +121,34 @@ func (a *Agent) openVault(ctx context.Context, name string) (*vault, error) {
 	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: name})
 	ring, missing := a.keys.Ring(ctx, a.uses(name))
 	opened, err := catalog.Open(ctx, st, catalog.OpenOptions{ID: id, Ring: ring, Floors: floors})
+	var unopened *kek.UnwrapError
+	if errors.As(err, &unopened) { // else the keys that are missing are not why
+		err = errors.Join(append(missing, err)...)
+	}
 	if err == nil {
 		err = a.modeHolds(name, opened)
 	}
 	if err != nil {
-		if c, ok := st.(io.Closer); ok {
-			err = errors.Join(err, c.Close())
-		}
-		return nil, Fault(fmt.Errorf("vault %s: %w", name, errors.Join(append(missing, err)...)))
+		return nil, Fault(fmt.Errorf("vault %s: %w", name, err))
 	}
 	v := newVault(name, st, opened, floors, missing)
+	if err := a.install(v); err != nil {
+		opened.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// install makes an open vault the one to work with, unless its keys were taken away
+// while it was being opened.
+func (a *Agent) install(v *vault) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.vaults[name] = v
-	return v, nil
+	if err := a.refused(v.name); err != nil {
+		return err
+	}
+	a.vaults[v.name] = v
+	return nil
 }
 
 // ErrMode: the configuration asks for less than the vault is.
@@ -154,7 +174,7 @@ func (a *Agent) modeHolds(name string, v *catalog.Vault) error {
 	return nil
 }
 
-// rering gives an open vault the keys that it can have now. The caller holds opening.
+// rering gives an open vault the keys that it can have now. The caller holds its opening.
 func (a *Agent) rering(ctx context.Context, v *vault) {
 	ring, missing := a.keys.Ring(ctx, a.uses(v.name))
 	v.vault.UseRing(ring)
@@ -203,9 +223,13 @@ func (v *vault) close(log *slog.Logger) {
 			it.release()
 		}
 	}
-	if c, ok := v.store.(io.Closer); ok {
+	closeStore(v.store, v.name, log)
+}
+
+func closeStore(st store.Store, vault string, log *slog.Logger) {
+	if c, ok := st.(io.Closer); ok {
 		if err := c.Close(); err != nil {
-			log.Warn("store not closed", "vault", v.name, "err", err)
+			log.Warn("store not closed", "vault", vault, "err", err)
 		}
 	}
 }

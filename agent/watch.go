@@ -2,10 +2,7 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,36 +10,24 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/keyring"
-	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/internal/gate"
 )
 
-// How often keys are asked.
-const (
-	probeEvery      = time.Minute      // a canary, at a token or a file
-	probeCloudEvery = 5 * time.Minute  // at Key Vault, which counts calls
-	versionsEvery   = 15 * time.Minute // for new versions
-	probeWait       = 30 * time.Second // for one answer
-	stopWait        = 30 * time.Second // for jobs to come to a safe point before their secrets go
-)
+// stopWait is how long jobs have to come to a safe point before their secrets go.
+const stopWait = 30 * time.Second
 
 // watch is what is known of the keys' answers and of the vaults' states. Only the
 // watching loop and those who ask it to look at once change it.
 type watch struct {
+	deciding gate.Gate // held from the look at a vault's state until it has changed
+
 	mu     sync.Mutex
 	probes map[string]probe          // by key
 	health map[string]custody.Health // by vault
 }
 
-// probe is the last answer of a key.
-type probe struct {
-	ref   kek.Ref
-	err   error
-	asked time.Time
-	found time.Time // when its versions were last looked for
-}
-
 func newWatch() *watch {
-	return &watch{probes: make(map[string]probe), health: make(map[string]custody.Health)}
+	return &watch{deciding: gate.New(), probes: make(map[string]probe), health: make(map[string]custody.Health)}
 }
 
 // answer returns why a key did not open its canary the last time; nil if it did, or
@@ -104,111 +89,70 @@ func (a *Agent) limits() custody.Settings {
 	return custody.Settings{Grace: time.Duration(a.Settings.Custody.Grace)}
 }
 
-// watchKeys asks the keys again and again until ctx ends.
+// watchKeys asks the keys again and again until ctx ends. What needs stores as well
+// goes on beside it when it takes long: a store that is silent must not keep a
+// denial from being noticed.
 func (a *Agent) watchKeys(ctx context.Context) {
-	for {
+	f := follower{tries: make(map[string]attempt)}
+	var following chan struct{} // closed when the follower has come to its end
+	late := false               // it was waited for already
+	for warm := true; ; warm = false {
 		a.probeAll(ctx, nil)
-		a.followVersions(ctx)
+		if following == nil {
+			following = make(chan struct{})
+			go func(done chan struct{}) {
+				defer close(done)
+				if warm {
+					a.warm(ctx)
+				}
+				a.followVersions(ctx, &f)
+			}(following)
+		}
+		patience := followWait
+		if late {
+			patience = 0
+		}
+		if late = !ends(ctx, following, patience); !late {
+			following = nil
+		}
 		select {
 		case <-a.After(probeEvery):
 		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// probeAll asks every key that is due, or those in now, and draws the conclusions
-// for every vault that is made.
-func (a *Agent) probeAll(ctx context.Context, now []string) {
-	var asking sync.WaitGroup
-	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
-		p := a.watch.probe(name)
-		every := probeEvery
-		if p.ref.Provider == kek.KeyVault {
-			every = probeCloudEvery
-		}
-		since := a.Clock().Sub(p.asked)
-		if !slices.Contains(now, name) && since >= 0 && since < every-time.Second {
-			continue
-		}
-		asking.Go(func() { a.probeKey(ctx, name) })
-	}
-	asking.Wait()
-	for _, vault := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
-		if ctx.Err() != nil {
-			return
-		}
-		if _, err := a.pinned(vault); err == nil {
-			a.conclude(ctx, vault)
-		}
-	}
-}
-
-// probeKey asks one key to open its canary.
-func (a *Agent) probeKey(ctx context.Context, name string) {
-	if a.Settings.Keys[name].Public != "" {
-		return // nothing of it can be asked
-	}
-	ctx, cancel := context.WithTimeout(ctx, probeWait)
-	defer cancel()
-	e, err := a.keys.Entry(ctx, name)
-	var ref kek.Ref
-	if err == nil {
-		for _, k := range e.Versions {
-			if err == nil && (e.InUse == nil || k.Ref().Fingerprint == e.InUse.Ref().Fingerprint) {
-				ref = k.Ref()
-				err = k.Check(ctx)
-				break
+			if following != nil {
+				<-following
 			}
+			return
 		}
 	}
-	if errors.Is(err, context.Canceled) {
-		return // the agent stops
-	}
-	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, kek.ErrUnreachable) {
-		err = fmt.Errorf("%w: %w", kek.ErrUnreachable, err)
-	}
-	a.watch.mu.Lock()
-	defer a.watch.mu.Unlock()
-	p := a.watch.probes[name]
-	if ref == (kek.Ref{}) {
-		ref = p.ref
-	}
-	p.ref, p.err, p.asked = ref, err, a.Clock()
-	a.watch.probes[name] = p
 }
 
-// probesOf are the last answers of the keys that open a vault.
-func (a *Agent) probesOf(vault string) []custody.Probe {
-	u := a.uses(vault)
-	var out []custody.Probe
-	for _, name := range slices.Concat(u.Keys, u.Open) {
-		if a.Settings.Keys[name].Public != "" {
-			continue
-		}
-		p := a.watch.probe(name)
-		if p.asked.IsZero() {
-			continue
-		}
-		every := probeEvery
-		if p.ref.Provider == kek.KeyVault {
-			every = probeCloudEvery
-		}
-		out = append(out, custody.Probe{Key: name, Ref: p.ref, Err: p.err, Asked: p.asked, Every: every})
+// ends tells whether done is closed before long.
+func ends(ctx context.Context, done <-chan struct{}, long time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, long)
+	defer cancel()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
 	}
-	return out
 }
 
 // conclude changes the state of a vault by what its keys have answered, and does
 // what that means.
 func (a *Agent) conclude(ctx context.Context, vault string) {
+	if err := a.watch.deciding.Enter(ctx); err != nil {
+		return
+	}
+	defer a.watch.deciding.Leave()
 	h := a.custody(vault)
-	notices := h.Observe(a.Clock(), a.limits(), a.probesOf(vault))
+	notices := h.Observe(a.Clock(), a.limits(), a.probesOf(ctx, vault))
 	a.become(ctx, vault, h, notices)
 }
 
 // become makes next the state of a vault. What it means for those who work with the
-// vault happens first, and is told after.
+// vault happens first, and is told after; who asked may have gone meanwhile. The
+// caller holds deciding.
 func (a *Agent) become(ctx context.Context, vault string, next custody.Health, notices []custody.Notice) {
 	a.watch.mu.Lock()
 	a.watch.health[vault] = next
@@ -216,7 +160,7 @@ func (a *Agent) become(ctx context.Context, vault string, next custody.Health, n
 	switch next.State() {
 	case custody.Inaccessible, custody.RequiresRevalidation:
 		if a.opened(vault) != nil {
-			ending, cancel := context.WithTimeout(ctx, stopWait)
+			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
 			a.jobs.end(ending, a.worksOn(vault), a.refused(vault))
 			cancel()
 			a.suspend(vault)
@@ -232,9 +176,11 @@ func (a *Agent) become(ctx context.Context, vault string, next custody.Health, n
 		} else {
 			a.Log.Warn("keys of a vault", attrs...)
 		}
-		err := a.record(ctx, audit.Event{Kind: audit.StateChanged, Vault: vault, Outcome: string(n.To), Says: n.Says,
-			Fields: map[string]string{"from": string(n.From), "kind": string(n.Kind)}})
-		if err != nil {
+		e := audit.Event{Kind: audit.StateChanged, Vault: vault, Outcome: string(n.To), Says: n.Says, Fields: map[string]string{"from": string(n.From)}}
+		if n.Kind == custody.Alarm {
+			e.Kind = audit.AlarmRaised
+		}
+		if err := a.record(ctx, e); err != nil {
 			a.Log.Error("state of a vault's keys not recorded", "vault", vault, "err", err)
 		}
 	}
@@ -253,16 +199,29 @@ func (a *Agent) Revalidate(ctx context.Context, req control.KeyRevalidate) (cont
 	if _, ok := a.Settings.Vaults[req.Vault]; !ok {
 		return control.Vault{}, notFound("vault", req.Vault, "coffer vault list")
 	}
-	a.probeAll(ctx, slices.Collect(maps.Keys(a.Settings.Keys)))
-	h := a.custody(req.Vault)
-	by := control.PeerFrom(ctx).String()
-	notices, err := h.Revalidate(a.Clock(), a.probesOf(req.Vault))
-	if err != nil {
-		return control.Vault{}, &control.Error{Code: control.CodeKeysInaccessible, Message: fmt.Sprintf("revalidate vault %s: %v", req.Vault, err), Next: "mend that key, and try again: coffer key check"}
-	}
-	if err := a.record(ctx, audit.Event{Kind: audit.KeyRevalidated, Vault: req.Vault, By: by, Outcome: string(h.State())}); err != nil {
+	a.probeAll(ctx, a.keyNames())
+	if err := a.watch.deciding.Enter(ctx); err != nil {
 		return control.Vault{}, err
 	}
-	a.become(keyring.WithPurpose(ctx, keyring.Purpose{Vault: req.Vault, By: by}), req.Vault, h, notices)
+	err := a.revalidate(ctx, req.Vault)
+	a.watch.deciding.Leave()
+	if err != nil {
+		return control.Vault{}, err
+	}
 	return a.Vault(ctx, req.Vault)
+}
+
+// revalidate makes a vault accessible whose keys all open. The caller holds deciding.
+func (a *Agent) revalidate(ctx context.Context, vault string) error {
+	h := a.custody(vault)
+	by := control.PeerFrom(ctx).String()
+	notices, err := h.Revalidate(a.Clock(), a.probesOf(ctx, vault))
+	if err != nil {
+		return &control.Error{Code: control.CodeKeysInaccessible, Message: fmt.Sprintf("revalidate vault %s: %v", vault, err), Next: "mend that key, and try again: coffer key check"}
+	}
+	if err := a.record(ctx, audit.Event{Kind: audit.KeyRevalidated, Vault: vault, By: by, Outcome: string(h.State())}); err != nil {
+		return err
+	}
+	a.become(keyring.WithPurpose(ctx, keyring.Purpose{Vault: vault, By: by}), vault, h, notices)
+	return nil
 }

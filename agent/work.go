@@ -111,10 +111,8 @@ func (a *Agent) awaitKeys(ctx context.Context, j *job, open func() (*item, error
 			j.note(a.Clock(), "warning", fmt.Sprintf("paused until the keys answer: %v", err))
 			j.follow(func() control.Progress { return control.Progress{Phase: "waiting for keys"} })
 		}
-		select {
-		case <-a.After(keyWait):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := a.jobs.pause(ctx, j, a.After(keyWait)); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -221,10 +219,10 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 		}
 		return &control.JobResult{Restore: &out}, nil
 	})
-	go func() { // the item is kept open until the job has ended, also if it never ran
+	a.jobs.wg.Go(func() { // the item is kept open until the job has ended, also if it never ran
 		<-j.ended
 		it.close()
-	}()
+	})
 	return j.snapshot(), nil
 }
 

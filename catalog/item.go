@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,20 +22,20 @@ import (
 // Item is one protected thing of a vault. It is safe for concurrent use, Close
 // included. Its secrets are unwrapped when they are first needed and kept until
 // Close. It is the item as it was when it was read: a generation that is made later
-// is written under once the item is read again.
+// is written under once the item is read again (Reread).
 type Item struct {
-	vault      *Vault
-	id         crypt.ItemID
-	name       string
-	generation uint32 // the newest; 0 if the item was erased
-	tombstone  uint32 // the generation that ended all before it; 0: none
-	created    time.Time
+	vault     *Vault
+	id        crypt.ItemID
+	name      string
+	tombstone uint32 // the generation that ended all before it; 0: none
 
-	mu      sync.Mutex
-	records map[uint32]keyRecord // of the generations after the tombstone, verified
-	secrets map[uint32]openSecret
-	former  []formerSecret     // replaced since, and perhaps still in use
-	dead    map[store.Key]bool // objects of erased generations, as far as that is known
+	mu         sync.Mutex
+	generation uint32 // the newest; 0 if the item was erased
+	created    time.Time
+	records    map[uint32]keyRecord // of the generations after the tombstone, verified
+	secrets    map[uint32]openSecret
+	former     []formerSecret     // replaced since, and perhaps still in use
+	dead       map[store.Key]bool // objects of erased generations, as far as that is known
 }
 
 // openSecret is a secret that the item holds open since an era.
@@ -206,10 +207,36 @@ func (it *Item) Name() string { return it.name }
 
 // Generation returns the newest generation of the item's secret: the one to write
 // under.
-func (it *Item) Generation() uint32 { return it.generation }
+func (it *Item) Generation() uint32 {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.generation
+}
 
 // Created returns when the newest generation was made.
-func (it *Item) Created() time.Time { return it.created }
+func (it *Item) Created() time.Time {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.created
+}
+
+// Reread takes over the generations that were made since the item was read, so that
+// what is written from now on is under the newest. Nobody may be writing. ErrErased
+// if the item was erased since, even if it was made again.
+func (it *Item) Reread(ctx context.Context) error {
+	now, err := it.vault.readItem(ctx, it.id)
+	if err != nil {
+		return fmt.Errorf("item %s: %w", it.name, err)
+	}
+	if now.generation == 0 || now.tombstone != it.tombstone {
+		return fmt.Errorf("item %s: %w: %w", it.name, ErrErased, ErrNoItem)
+	}
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.generation, it.created = now.generation, now.created
+	maps.Copy(it.records, now.records)
+	return nil
+}
 
 // Secret returns the secret of a generation. The first call for each asks a key
 // of the vault's ring to unwrap it. The item closes it, and so does Close of the

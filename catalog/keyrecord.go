@@ -47,6 +47,14 @@ func (r *keyRecord) wrapped() []kek.Wrapped {
 	return out
 }
 
+func (r *keyRecord) fingerprints() []kek.Fingerprint {
+	out := make([]kek.Fingerprint, len(r.Wrappings))
+	for i, w := range r.Wrappings {
+		out[i] = w.Fingerprint
+	}
+	return out
+}
+
 func wrappings(in []kek.Wrapped) []wrapping {
 	out := make([]wrapping, len(in))
 	for i, w := range in {
@@ -208,7 +216,7 @@ func (v *Vault) admit(body keyRecord, floor uint32) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if body.Epoch > v.epoch {
-		v.epoch, v.mode = body.Epoch, body.Mode
+		v.epoch, v.mode, v.openers = body.Epoch, body.Mode, body.fingerprints()
 	}
 	return nil
 }

@@ -305,11 +305,12 @@ func (it *Item) readObject(ctx context.Context, key store.Key, kind crypt.Kind, 
 }
 
 func (it *Item) putObject(ctx context.Context, key store.Key, kind crypt.Kind, id [16]byte, payload []byte, opts store.PutOptions) error {
-	s, err := it.Secret(ctx, it.generation)
+	generation := it.Generation()
+	s, err := it.Secret(ctx, generation)
 	if err != nil {
 		return err
 	}
-	raw, err := pack.SealObject(s, crypt.Place{Kind: kind, Item: it.id, Generation: it.generation, ID: id}, payload)
+	raw, err := pack.SealObject(s, crypt.Place{Kind: kind, Item: it.id, Generation: generation, ID: id}, payload)
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,8 @@ func (it *Item) KeyRecords() []KeyRecord {
 }
 
 // Generations returns the generations of the item's secret that a point needs: that
-// of the point itself, and those of its packs. It opens the point only if opens says
+// of the point itself, and those of the packs that it names, of which it may need
+// fewer (Reader.PacksOf). It opens the point only if opens says
 // that its generation can be opened. If not, the answer is every generation that the
 // point may need: its own, and all before it.
 func (it *Item) Generations(ctx context.Context, name PointName, opens func(generation uint32) bool) ([]uint32, error) {
@@ -111,15 +112,28 @@ func (it *Item) Generations(ctx context.Context, name PointName, opens func(gene
 	if err != nil {
 		return nil, err
 	}
-	needed := map[uint32]struct{}{own: {}}
+	packs, err := it.GenerationsOf(ctx, slices.Values(p.Packs))
+	if err != nil {
+		return nil, fmt.Errorf("point %s of %s: %w", name, it.name, err)
+	}
+	if !slices.Contains(packs, own) {
+		packs = append(packs, own)
+		slices.Sort(packs)
+	}
+	return packs, nil
+}
+
+// GenerationsOf returns the generations of the item's secret that packs are under.
+func (it *Item) GenerationsOf(ctx context.Context, packs iter.Seq[pack.ID]) ([]uint32, error) {
+	needed := make(map[uint32]struct{})
 	var mu sync.Mutex
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(readers)
-	for _, id := range p.Packs {
+	for id := range packs {
 		group.Go(func() error {
 			g, err := it.generationOf(gctx, pack.Key(it.id, id))
 			if err != nil {
-				return fmt.Errorf("point %s of %s: %w", name, it.name, err)
+				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -103,6 +103,7 @@ type Vault struct {
 	ring    *kek.Ring
 	mode    Mode
 	epoch   uint32                             // of the vault key's current record
+	openers []kek.Fingerprint                  // that record's keys
 	secrets map[secretID]map[*crypt.Secret]era // that items hold open
 	idle    map[secretID]*crypt.Secret         // that items held open in this era: the next need ask no key
 	era     era
@@ -150,7 +151,7 @@ func Create(ctx context.Context, objects Objects, opts CreateOptions) (*Vault, e
 		}
 		body.Epoch++ // left by a creation that did not reach its commit
 	}
-	v.epoch = body.Epoch
+	v.epoch, v.openers = body.Epoch, body.fingerprints()
 	if err == nil {
 		// A crash here leaves a key record without a descriptor: no vault yet.
 		err = v.putDescriptor(ctx, descriptor{Vault: v.id, Suite: suite, Created: body.Created})
@@ -192,6 +193,14 @@ func (v *Vault) Mode() Mode {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.mode
+}
+
+// Openers returns the keys that open the vault, as of the last look at its record:
+// whatever key opens some item is among them (rewrap.go).
+func (v *Vault) Openers() []kek.Fingerprint {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.openers)
 }
 
 // Created returns when the vault was made, by the clock of the agent that made it.

@@ -128,8 +128,8 @@ func (h *Health) Tick(now time.Time, s Settings) []Notice {
 
 // Revalidate is an operator's word that the vault may be used again. Every version
 // of a key in use must be among probes, asked for this purpose, and open. If one
-// does not, the error is ErrNotBack, says which, why and what to do, and nothing has
-// changed; Observe what it answered.
+// does not, the error is ErrNotBack, says which and why, and nothing has changed;
+// Observe what it answered.
 func (h *Health) Revalidate(now time.Time, probes []Probe) ([]Notice, error) {
 	if len(probes) == 0 {
 		return nil, fmt.Errorf("%w: no key was asked", ErrNotBack)
@@ -144,7 +144,7 @@ func (h *Health) Revalidate(now time.Time, probes []Probe) ([]Notice, error) {
 	next.advance(now, Settings{}.orDefault(), answeredStep)
 	next.note(now, probes)
 	if bad := next.bad(); len(bad) > 0 {
-		return nil, fmt.Errorf("%w: %s: %s", ErrNotBack, join(bad, keyRecord.describe), join(bad, keyRecord.advice))
+		return nil, fmt.Errorf("%w: %s", ErrNotBack, join(bad, keyRecord.describe))
 	}
 	next.Quiet, next.Closed, next.Outage, next.Alarms = 0, 0, 0, 0
 	next.State, next.Cause, next.Opened = Accessible, allOpen, true

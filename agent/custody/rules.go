@@ -130,7 +130,7 @@ func (r Rules) judgeVault(s Subject) []Finding {
 	if escrow.on() && !s.Escrow && s.Wrappers < 2 {
 		out = append(out, Finding{Rule: RuleEscrow, Effect: escrow, Subject: subject,
 			Says: "a single key opens the vault: if it is lost, everything in the vault is lost",
-			Next: fmt.Sprintf("add an escrow key (public: FILE) or a second key to keys, name it under vaults.%s.keys, then coffer key rotate %s", s.Vault, s.Vault)})
+			Next: fmt.Sprintf("add an escrow key (public: FILE) or a second key to keys, name it under vaults.%s.keys, restart the agent, then coffer key rotate %s", s.Vault, s.Vault)})
 	}
 	return out
 }

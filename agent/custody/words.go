@@ -88,9 +88,6 @@ func (k keyRecord) describe() string {
 	if k.Version != "" {
 		name += " version " + k.Version
 	}
-	if k.URI != "" {
-		name += " (" + k.URI + ")"
-	}
 	switch k.Answer {
 	case Denied:
 		name += " is denied"
@@ -99,28 +96,45 @@ func (k keyRecord) describe() string {
 	case Unreachable:
 		name += " does not answer"
 	}
-	if k.Says != "" {
-		name += ": " + k.Says
+	if says := k.plainly(); says != "" {
+		name += ": " + says
 	}
 	return name
 }
 
-// advice names the common causes of what is wrong with a key, and where to look.
+// plainly is what the provider said, without what describe says already: the key's
+// name, the kind of its fault, and what was being done with its uri.
+func (k keyRecord) plainly() string {
+	says := k.Says
+	for _, kind := range []error{kek.ErrUnreachable, kek.ErrDenied, kek.ErrMissing, kek.ErrUnsuitable, kek.ErrWrongKey} {
+		if _, after, found := strings.Cut(says, kind.Error()+": "); found {
+			says = after
+		}
+	}
+	doing, after, found := strings.Cut(says, ": ")
+	if found && (strings.Contains(doing, "https://") || k.URI != "" && strings.Contains(doing, k.URI)) {
+		says = after
+	}
+	return says
+}
+
+// advice says where to look for the cause of what is wrong with a key. What exactly
+// to mend, the key's check says.
 func (k keyRecord) advice() string {
 	advice := map[Answer]map[kek.Provider]string{
 		Unreachable: {
-			kek.KeyVault: "check that DNS knows the host of the URI, that port 443 to it and to the sign-in host is open in firewall and proxy, and the status of the service",
-			kek.PKCS11:   "check that the token is plugged in, that the HSM and its service run, and that the network between them is open",
+			kek.KeyVault: "check DNS, port 443 to Key Vault and to the sign-in host, and the proxy",
+			kek.PKCS11:   "check that the token is plugged in, and that the HSM and the network to it are up",
 			kek.Software: "check that the disk with the key file is mounted and can be read",
 		},
 		Denied: {
-			kek.KeyVault: "in Key Vault, check that the agent's identity still exists and its credential is valid, that it may get and unwrap (permission revoked?), that the key version is enabled, and that the vault's firewall lets this host in",
-			kek.PKCS11:   "check that the PIN in pin-source is still the token's and is not locked, and that the key may decrypt",
+			kek.KeyVault: "in Key Vault, check the agent's permission and identity, that the key version is enabled, and the firewall",
+			kek.PKCS11:   "check the PIN in pin-source, that it is not locked, and that the key may decrypt",
 			kek.Software: "check the permissions and the passphrase of the key file",
 		},
 		Missing: {
-			kek.KeyVault: "in Key Vault, check whether the key or the whole vault was deleted, and recover it before it is purged",
-			kek.PKCS11:   "check whether the token was pulled, exchanged or initialised anew, or the key on it deleted; put it back",
+			kek.KeyVault: "in Key Vault, recover the key, or the whole vault, before it is purged",
+			kek.PKCS11:   "check whether the token was pulled, exchanged or initialised anew; put it back",
 			kek.Software: "put the key file back from its copy",
 		},
 	}
@@ -133,7 +147,7 @@ func (k keyRecord) advice() string {
 	if where == "" {
 		where = general[k.Answer]
 	}
-	return where + "; then coffer key check " + k.Key
+	return where + ": coffer key check " + k.Key
 }
 
 // join describes keys, each thing once.

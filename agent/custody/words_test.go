@@ -22,13 +22,13 @@ func TestWords(t *testing.T) {
 		next      []string
 		notAsWell string
 	}{
-		{"uu", []string{"no key can be reached", "main version v3 (pkcs11:token=backup) does not answer: key provider does not answer: connection refused", "until 2026-11-22 21:00:00 UTC"},
+		{"uu", []string{"no key can be reached", "main version v3 does not answer: connection refused", "until 2026-11-22 21:00:00 UTC"},
 			[]string{"port 443", "DNS", "token is plugged in", "coffer key check main"}, "revoked"},
 		{"dd", []string{"no key opens the vault since 2026-11-22 09:00:00 UTC", "is denied", "permission revoked", "until 2026-11-22 09:10:00 UTC"},
-			[]string{"permission revoked?", "identity still exists", "is enabled", "firewall", "PIN in pin-source"}, "plugged in"},
+			[]string{"permission and identity", "is enabled", "firewall", "PIN in pin-source"}, "plugged in"},
 		{"mm", []string{"no key opens the vault since", "is gone"},
-			[]string{"whole vault was deleted", "token was pulled"}, "revoked"},
-		{"od", []string{"1 of 2 keys open the vault: cloud version abc (https://corp.vault.azure.net/keys/backup) is denied"},
+			[]string{"the whole vault", "token was pulled"}, "revoked"},
+		{"od", []string{"1 of 2 keys open the vault: cloud version abc is denied: permission revoked"},
 			[]string{"coffer key check cloud"}, "PIN"},
 	} {
 		var h custody.Health
@@ -64,6 +64,27 @@ func TestWords(t *testing.T) {
 		"10 critical the keys have been taken away for 10m\n25 critical the keys have been taken away for 25m"
 	if got := strings.Join(told, "\n"); got != want {
 		t.Errorf("alarms are\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestPlainly: what a provider said is not said twice.
+func TestPlainly(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("%w: unwrap with https://corp.vault.azure.net/keys/backup/abc: corp answers 403: enable it", kek.ErrDenied), "corp answers 403: enable it"},
+		{fmt.Errorf("key cloud: %w: open https://corp.vault.azure.net/keys/backup: no: such thing", kek.ErrDenied), "no: such thing"},
+		{fmt.Errorf("%w: %w", kek.ErrDenied, fmt.Errorf("%w: both", kek.ErrUnsuitable)), "both"},
+		{kek.ErrDenied, kek.ErrDenied.Error()},
+	} {
+		var h custody.Health
+		p := probes("oo")
+		p[1].Err = test.err
+		h.Observe(start(), custody.Settings{}, p)
+		if want := "1 of 2 keys open the vault: cloud version abc is denied: " + test.want; h.Reason() != want {
+			t.Errorf("reason is %q, want %q", h.Reason(), want)
+		}
 	}
 }
 

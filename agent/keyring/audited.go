@@ -17,6 +17,10 @@ type audited struct {
 	record func(ctx context.Context, e audit.Event) error
 }
 
+// ErrUnrecorded: what a key opened is not handed out, because it is not in the audit
+// log.
+var ErrUnrecorded = errors.New("it cannot be recorded, so it is not done")
+
 // Unwrap records what the provider answered, then hands it out.
 func (k *audited) Unwrap(ctx context.Context, w kek.Wrapped) ([]byte, error) {
 	secret, err := k.Key.Unwrap(ctx, w)
@@ -33,7 +37,7 @@ func (k *audited) Unwrap(ctx context.Context, w kek.Wrapped) ([]byte, error) {
 	}
 	if failed := k.record(context.WithoutCancel(ctx), e); failed != nil {
 		clear(secret)
-		return nil, errors.Join(err, fmt.Errorf("unwrap with %s: it cannot be recorded, so it is not done: %w", ref.Name, failed))
+		return nil, errors.Join(err, fmt.Errorf("unwrap with %s: %w: %w", ref.Name, ErrUnrecorded, failed))
 	}
 	return secret, err
 }

@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/audit"
@@ -69,8 +70,8 @@ type Keyring struct {
 // slot is where a key is opened. A provider that is slow holds up nobody who wants
 // another's key.
 type slot struct {
-	gate  gate.Gate // held while the provider is asked
-	entry *Entry    // guarded by gate
+	gate  gate.Gate             // held while the provider is asked
+	entry atomic.Pointer[Entry] // nil before it was opened; stored with the gate held
 }
 
 // New returns a keyring with nothing open.
@@ -78,16 +79,16 @@ func New(cfg Config) *Keyring {
 	return &Keyring{cfg: cfg, slots: make(map[string]*slot), links: make(map[string]config.Key)}
 }
 
-// enter takes the slot of a key. The caller leaves its gate.
-func (r *Keyring) enter(ctx context.Context, name string) (*slot, error) {
+// slot returns where a key is opened.
+func (r *Keyring) slot(name string) *slot {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	s := r.slots[name]
 	if s == nil {
 		s = &slot{gate: gate.New()}
 		r.slots[name] = s
 	}
-	r.mu.Unlock()
-	return s, s.gate.Enter(ctx)
+	return s
 }
 
 // Link adds a key that is not in the config and returns the name that it has here.
@@ -139,30 +140,34 @@ func (e *Entry) Refs() []kek.Ref {
 // ErrStale: the version in use is gone, and an older one does not take its place.
 var ErrStale = errors.New("the version in use is gone")
 
-// Entry opens a key, once.
+// Entry opens a key, once. One that is open is there at once, also while its
+// versions are looked for again.
 func (r *Keyring) Entry(ctx context.Context, name string) (*Entry, error) {
-	s, err := r.enter(ctx, name)
-	if err != nil {
-		return nil, err
+	s := r.slot(name)
+	if e := s.entry.Load(); e != nil {
+		return e, nil
+	}
+	if err := s.gate.Enter(ctx); err != nil {
+		return nil, kek.Interrupted(ctx, "wait until key "+name+" is open")
 	}
 	defer s.gate.Leave()
-	if s.entry != nil {
-		return s.entry, nil
+	if e := s.entry.Load(); e != nil { // somebody else opened it
+		return e, nil
 	}
-	err = r.look(ctx, s, name)
-	return s.entry, err
+	err := r.look(ctx, s, name)
+	return s.entry.Load(), err
 }
 
 // Refresh looks for versions of a key again. If the provider does not answer, the
 // key stays as it was, and the error says why.
 func (r *Keyring) Refresh(ctx context.Context, name string) (*Entry, error) {
-	s, err := r.enter(ctx, name)
-	if err != nil {
-		return nil, err
+	s := r.slot(name)
+	if err := s.gate.Enter(ctx); err != nil {
+		return nil, kek.Interrupted(ctx, "wait until the versions of key "+name+" are found")
 	}
 	defer s.gate.Leave()
-	err = r.look(ctx, s, name)
-	return s.entry, err
+	err := r.look(ctx, s, name)
+	return s.entry.Load(), err
 }
 
 // look asks the provider. The caller holds the slot's gate.
@@ -176,20 +181,23 @@ func (r *Keyring) look(ctx context.Context, s *slot, name string) error {
 		if err != nil {
 			return fmt.Errorf("key %s: %w", name, err)
 		}
-		s.entry = &Entry{Name: name, InUse: w}
+		s.entry.Store(&Entry{Name: name, InUse: w})
 		return nil
 	}
 	found, err := r.cfg.Open(ctx, name, cfg)
 	if err != nil {
 		return fmt.Errorf("key %s: %w", name, err)
 	}
-	e := &Entry{Name: name, Versions: r.merge(s.entry, found)}
+	if len(found) == 0 {
+		return fmt.Errorf("key %s: %w: its provider has no version of it", name, kek.ErrMissing)
+	}
+	e := &Entry{Name: name, Versions: r.merge(s.entry.Load(), found)}
 	if !isLink {
 		if err := r.choose(e, len(found)); err != nil {
-			return err
+			return errors.Join(err, r.drop(s.entry.Load(), e))
 		}
 	}
-	s.entry = e
+	s.entry.Store(e)
 	return nil
 }
 
@@ -218,6 +226,18 @@ func (r *Keyring) merge(old *Entry, found []kek.Key) []kek.Key {
 		}
 	}
 	return out
+}
+
+// drop closes the keys of an entry that is not taken, apart from those that are open
+// already.
+func (r *Keyring) drop(old, e *Entry) error {
+	var errs []error
+	for _, k := range e.Versions {
+		if old == nil || !slices.Contains(old.Versions, k) {
+			errs = append(errs, k.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // choose says which version is in use. present is how many the provider has.
@@ -260,21 +280,28 @@ func (r *Keyring) use(k kek.Key) error {
 	return nil
 }
 
-// Adopt takes the Next of a key into use.
-func (r *Keyring) Adopt(ctx context.Context, name string) error {
-	s, err := r.enter(ctx, name)
-	if err != nil {
+// ErrNewer: another version was found since the one that was tried.
+var ErrNewer = errors.New("a newer version was found meanwhile")
+
+// Adopt takes the Next of a key into use, if it is still the one that was tried:
+// ErrNewer if not. If one was adopted meanwhile there is nothing to do.
+func (r *Keyring) Adopt(ctx context.Context, name string, tried kek.Fingerprint) error {
+	s := r.slot(name)
+	if err := s.gate.Enter(ctx); err != nil {
 		return err
 	}
 	defer s.gate.Leave()
-	e := s.entry
+	e := s.entry.Load()
 	if e == nil || e.Next == nil {
 		return nil
+	}
+	if got := e.Next.Ref().Fingerprint; got != tried {
+		return fmt.Errorf("key %s: %w: %.12s, and %.12s was tried", name, ErrNewer, got.String(), tried.String())
 	}
 	if err := r.use(e.Next); err != nil {
 		return err
 	}
-	s.entry = &Entry{Name: name, Versions: e.Versions, InUse: e.Next}
+	s.entry.Store(&Entry{Name: name, Versions: e.Versions, InUse: e.Next})
 	return nil
 }
 
@@ -282,7 +309,7 @@ func (r *Keyring) Adopt(ctx context.Context, name string) error {
 type Use struct {
 	Keys    []string // open and wrap, the primary first
 	Open    []string // open only
-	Without string   // as if this one were away
+	Without string   // does not open, as if it were away; what it has of a public half still wraps
 }
 
 // Ring returns the keys of a vault. Those that do not open, or have no version that
@@ -292,15 +319,14 @@ func (r *Keyring) Ring(ctx context.Context, u Use) (*kek.Ring, []error) {
 	var wrappers []kek.Wrapper
 	var missing []error
 	for i, name := range slices.Concat(u.Keys, u.Open) {
-		if name == u.Without {
-			continue
-		}
 		e, err := r.Entry(ctx, name)
 		if err != nil {
 			missing = append(missing, err)
 			continue
 		}
-		keys = append(keys, e.Versions...)
+		if name != u.Without {
+			keys = append(keys, e.Versions...)
+		}
 		switch {
 		case i >= len(u.Keys):
 		case e.InUse != nil:
@@ -318,10 +344,11 @@ func (r *Keyring) Close() error {
 	defer r.mu.Unlock()
 	var errs []error
 	for name, s := range r.slots {
-		if s.entry == nil {
+		e := s.entry.Load()
+		if e == nil {
 			continue
 		}
-		for _, k := range s.entry.Versions {
+		for _, k := range e.Versions {
 			if err := k.Close(); err != nil {
 				errs = append(errs, fmt.Errorf("close key %s: %w", name, err))
 			}

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/cofferbackup/coffer/agent/control"
@@ -26,6 +30,9 @@ with --head: it must still be in the chain.`,
 		Example: "  coffer audit verify\n  coffer audit verify --head 5f0c...",
 		Args:    takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if sum, err := hex.DecodeString(req.Head); err != nil || len(sum) != sha256.Size && req.Head != "" {
+				return &usageError{fmt.Sprintf("--head %q is not a head of the log", req.Head), "give all 64 digits, as coffer audit verify printed them"}
+			}
 			r, err := a.VerifyAudit(cmd.Context(), req)
 			if err != nil {
 				return err
@@ -53,7 +60,7 @@ func (p *page) audited(r control.AuditReport) {
 	p.fact("  head", r.Head)
 	if len(r.Faults) == 0 {
 		if r.Head != "" {
-			p.line("Note the head down elsewhere; later: coffer audit verify --head %s", safe(r.Head))
+			p.line("Note the head down elsewhere; next time: coffer audit verify --head HEAD")
 		}
 		return
 	}

@@ -59,12 +59,16 @@ func (a *app) readLine(ctx context.Context) (string, error) {
 	typed := make(chan string, 1)
 	go func() {
 		line, _ := bufio.NewReader(a.in).ReadString('\n') //nolint:errcheck // what came before it is the answer
-		typed <- strings.TrimSpace(line)
+		typed <- line
 	}()
 	select {
 	case line := <-typed:
-		return line, nil
+		if !strings.HasSuffix(line, "\n") {
+			fmt.Fprintln(a.err) // the prompt's line ends here, as it does with Enter
+		}
+		return strings.TrimSpace(line), nil
 	case <-ctx.Done():
+		fmt.Fprintln(a.err)
 		return "", &control.Error{Code: control.CodeCancelled, Message: "interrupted before the answer; nothing was done"}
 	}
 }

@@ -14,6 +14,7 @@ const (
 	printNew   = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	printOld   = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
 	printPaper = "aaaabbbbccccdddd0123456789abcdef0123456789abcdef0123456789abcdef"
+	head       = "5f0cabababababababababababababababababababababababababababababab"
 	uriMain    = "pkcs11:token=backup;object=coffer-kek"
 	uriCloud   = "https://corp.vault.azure.net/keys/backup"
 )
@@ -35,7 +36,7 @@ func custody() *controltest.Backend {
 			{Name: "local", ID: "m3p7", Store: "file:///srv/backup", Mode: control.ModeSoftware, Keys: keys[4:], State: control.StateAccessible, Since: now.Add(-time.Hour)},
 			{
 				Name: "shut", ID: "q8r1", Store: "file:///srv/shut", State: control.StateInaccessible, Since: now.Add(-2 * time.Hour),
-				Error: &control.Error{Message: "key cloud: the key is disabled", Next: "enable it, or link another key that opens the vault"},
+				Error: &control.Error{Message: "vault shut: key cloud: the key is disabled", Next: "enable it, or link another key that opens the vault"},
 			},
 			{Name: "back", ID: "w2t5", Store: "file:///srv/back", State: control.StateRevalidation, Since: now.Add(-3 * time.Hour), Checked: now},
 			{Name: "new", Store: "file:///srv/new", State: control.StateAbsent},
@@ -44,6 +45,10 @@ func custody() *controltest.Backend {
 			{Name: "etc", Vault: "site", Kind: "files", Source: "/etc", LastGood: now.Add(-7 * time.Hour), Points: 42},
 			{Name: "vm1", Vault: "site", Kind: "files", Source: "/srv/vm1", Points: 1},
 			{Name: "held", Vault: "site", Kind: "files", Source: "/home"},
+			{
+				Name: "far", Vault: "shut", Kind: "files", Source: "/srv",
+				Error: &control.Error{Code: control.CodeKeysInaccessible, Message: "vault shut: its keys are inaccessible", Next: "enable the key"},
+			},
 		},
 		Problems: []control.Problem{{Subject: "vault shut", Message: "no key opens it: key cloud: the key is disabled", Next: "enable the key"}},
 		Reports:  custodyReports(),
@@ -54,7 +59,7 @@ func custody() *controltest.Backend {
 			"vm1": {Item: "vm1", Secrets: 1, Locked: 8, LockedKeys: 1, LockedUntil: now.AddDate(0, 1, 0)},
 		},
 		Audit: control.AuditReport{
-			Path: "/var/lib/coffer/audit", Files: 3, Lines: 18204, First: now.AddDate(0, 0, -80), Last: now.Add(-time.Minute), Head: "5f0cab",
+			Path: "/var/lib/coffer/audit", Files: 3, Lines: 18204, First: now.AddDate(0, 0, -80), Last: now.Add(-time.Minute), Head: head,
 		},
 		Script: custodyPlay,
 	}
@@ -71,8 +76,8 @@ func custodyKeys() []control.Key {
 	return []control.Key{
 		main, old,
 		{
-			Name: "cloud", URI: uriCloud, Provider: "keyvault", InUse: true,
-			Error: &control.Error{Message: "no route to corp.vault.azure.net", Next: "see that the host reaches it on port 443"},
+			Name: "cloud", URI: uriCloud, Provider: "keyvault", Version: "07900eaab593bac81a385c17c6f1ac1a", InUse: true,
+			Error: &control.Error{Message: "key cloud: no route to corp.vault.azure.net", Next: "see that the host reaches it on port 443"},
 		},
 		{Name: "paper", URI: "/etc/coffer/escrow.pem", Provider: "escrow", Bits: 4096, Algorithm: "RSA-OAEP-256", Fingerprint: printPaper, InUse: true},
 		{Name: "file", URI: "file:///etc/coffer/kek.pem", Provider: "software", Bits: 3072, Algorithm: "RSA-OAEP-256", InUse: true},
@@ -121,7 +126,7 @@ func custodyUsage() control.KeyUsage {
 				{Vault: "site", Item: "etc", Points: 42, First: now.AddDate(0, 0, -80), Last: now.Add(-7 * time.Hour)},
 				{Vault: "local", Points: 12},
 			},
-			Because: "new secrets are wrapped with it",
+			Because: "it is in use",
 		},
 		{Version: "v2", Fingerprint: printOld, Secrets: 400, Total: 1000, Because: "no whole backup has run since v3 came into use"},
 		{Fingerprint: printPaper, Total: 1000, Retirable: true},
@@ -145,6 +150,8 @@ func custodyPlay(kind, subject string) controltest.Play {
 		run.End.Result = &control.JobResult{Drill: &control.DrillResult{
 			Vault: subject, Without: "main", With: []string{"cloud", "file"}, Secrets: 1000, Point: "2026-11-22T09:00:00Z-d41l", Bytes: 3 << 20, Seconds: 12,
 		}}
+	case subject == "new":
+		run.End.Result = &control.JobResult{Rekey: &control.RekeyResult{Vault: subject, Mode: control.ModeSoftware, Secrets: 3, Seconds: 0.1}}
 	case subject == "local":
 		run.End.Result = &control.JobResult{Rekey: &control.RekeyResult{
 			Vault: subject, Mode: control.ModeCustomerManaged, Secrets: 3, Made: 3, Bytes: 4096, Seconds: 0.3,
@@ -174,6 +181,8 @@ func TestConfirm(t *testing.T) {
 		{"no such item", "none\n", []string{"item", "erase", "none"}, 1, "", `there is no item "none"`, 0},
 		{"mode", "local\n", []string{"vault", "mode", "local", "customer-managed"}, 0, "the vault is customer-managed", "There is no way back", 1},
 		{"mode, yes", "yes\n", []string{"vault", "mode", "local", "customer-managed"}, 1, "", `"yes" is not the name of the vault`, 0},
+		{"mode of none", "", []string{"vault", "mode", "none", "customer-managed"}, 1, "", `there is no vault "none"`, 0},
+		{"mode as it is", "", []string{"vault", "mode", "site", "customer-managed"}, 1, "", "vault site is customer-managed already", 0},
 		{"wrong flag", "etc\n", []string{"item", "erase", "etc", "--confirm", "vm1"}, 2, "", "nothing was done", 0},
 	}
 	for _, tt := range tests {
@@ -204,7 +213,7 @@ func TestConfirmInterrupted(t *testing.T) {
 	got := coffer(t, &env{inTerminal: true, in: silentReader{t.Context()}}, func(soft, _ func()) map[string]func() {
 		return map[string]func(){"to go on": soft}
 	}, "--socket", at(t, b), "item", "erase", "etc")
-	if got.code != control.ExitFailed || !strings.Contains(got.err, "interrupted before the answer; nothing was done") || len(b.Asked()) != 0 {
+	if got.code != control.ExitFailed || !strings.Contains(got.err, "\ncoffer: interrupted before the answer; nothing was done") || len(b.Asked()) != 0 {
 		t.Errorf("%+v, asked %+v", got, b.Asked())
 	}
 }

@@ -30,6 +30,9 @@ func (p *page) itemList(items []control.Item) {
 	rows := make([][]string, len(items))
 	for i, it := range items {
 		rows[i] = []string{it.Name, it.Vault, it.Kind, it.Source, when(it.LastGood, p.now), strconv.Itoa(it.Points)}
+		if unseen(it) {
+			rows[i] = []string{it.Name, it.Vault, it.Kind, it.Source, "not known", ""}
+		}
 	}
 	p.table([]string{"ITEM", "VAULT", "KIND", "SOURCE", "LAST GOOD POINT", "POINTS"}, rows)
 }
@@ -39,6 +42,12 @@ func (p *page) item(it control.Item) {
 	p.fact("vault", it.Vault)
 	p.fact("kind", it.Kind)
 	p.fact("source", it.Source)
+	if unseen(it) {
+		p.fact("points", "not known")
+		p.fact("because", said(it.Error.Message, ""))
+		p.fact("next", it.Error.Next)
+		return
+	}
 	p.fact("last point", it.LastPoint)
 	p.fact("last good", when(it.LastGood, p.now))
 	if !it.Next.IsZero() {
@@ -48,7 +57,7 @@ func (p *page) item(it control.Item) {
 	p.fact("source size", size(it.SourceBytes))
 	p.fact("stored", size(it.StoredBytes))
 	if it.Error != nil {
-		p.fact("not well", it.Error.Message)
+		p.fact("not well", said(it.Error.Message, ""))
 		p.fact("next", it.Error.Next)
 	}
 }

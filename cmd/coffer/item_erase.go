@@ -14,10 +14,9 @@ func (a *app) itemEraseCmd() *cobra.Command {
 		Use:   "erase ITEM",
 		Short: "Destroy an item's secrets, so that nothing opens its points",
 		Long: `Destroy every wrapping of an item's secrets in the store: its points are noise from
-then on, for ever. Then delete what the store lets go of. Holds and retention are
-honoured: what they keep is not erased. A copy of the store that somebody made
-before is not reached. It asks for the item's name; a script says it with
---confirm.
+then on, for ever. Then delete what the store lets go of. A copy of the store that
+somebody made before is not reached. A key of the vault must open it. It asks for
+the item's name; a script says it with --confirm.
 
 What is under object lock stays until its date, and the result says so. If a key
 record is among it, the item can still be opened until then, and the exit code is

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,8 +25,9 @@ func (a *app) keyCreateCmd() *cobra.Command {
 		Use:   "create NAME",
 		Short: "Make a key where the configuration says that it is",
 		Long: `Make a key where the configuration says that it is. In an HSM it is made inside,
-cannot be taken out, and can do nothing but decrypt. A file is written with mode
-0600, and never over another.
+cannot be taken out, and can do nothing but decrypt. Where there is one already, an
+HSM or Key Vault gets a new version of it. A file is written with mode 0600, and
+never over another.
 
 With --hybrid a key in a file gets a second half, ML-KEM-768, and both are needed
 to open what is wrapped with it: against somebody who keeps what is stored today,
@@ -33,15 +36,21 @@ to open it with a quantum computer later.`,
 		Args:    takes(1, 1, "the name of a key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Name = args[0]
+			switch req.Bits {
+			case 0, 2048, 3072, 4096:
+			default:
+				return &usageError{fmt.Sprintf("--bits %d is not the size of a key", req.Bits), "use 2048, 3072 or 4096"}
+			}
 			k, err := a.CreateKey(cmd.Context(), req)
 			if err != nil {
 				return err
 			}
 			return a.print(k, func(p *page) {
 				p.line("%s: key made, RSA of %d bits", safe(keyLabel(k)), k.Bits)
-				p.fact("  uri", k.URI)
-				p.fact("  wraps with", k.Algorithm)
-				p.fact("  fingerprint", k.Fingerprint)
+				p.detail("uri", k.URI)
+				p.detail("version", k.Version)
+				p.detail("wraps with", k.Algorithm)
+				p.detail("fingerprint", k.Fingerprint)
 			})
 		},
 	}
@@ -67,21 +76,36 @@ func (p *page) keys(keys []control.Key) {
 		if k.Bits > 0 {
 			bits = "RSA " + strconv.Itoa(k.Bits)
 		}
-		rows[i] = []string{keyLabel(k), bits, k.Algorithm, brief(k.Fingerprint), k.URI, keyState(k)}
+		state := keyState(k)
+		if k.Error != nil {
+			state = "not well"
+		}
+		rows[i] = []string{keyLabel(k), bits, brief(k.Fingerprint), state, where(k.URI)}
 	}
-	p.table([]string{"KEY", "KIND", "WRAPS WITH", "FINGERPRINT", "WHERE", "STATE"}, rows)
+	p.table([]string{"KEY", "KIND", "FINGERPRINT", "STATE", "WHERE"}, rows)
 	for _, k := range keys {
-		if k.Error != nil && k.Error.Next != "" {
-			p.line("%s: next  %s", safe(k.Name), safe(k.Error.Next))
+		if k.Error == nil {
+			continue
+		}
+		p.line("%s: because  %s", safe(k.Name), safe(keyState(k)))
+		if k.Error.Next != "" {
+			p.line("%s: next     %s", safe(k.Name), safe(k.Error.Next))
 		}
 	}
+}
+
+// where is as much of a key's uri as tells where the key is: how the agent gets at it
+// comes after.
+func where(uri string) string {
+	uri, _, _ = strings.Cut(uri, "?")
+	return uri
 }
 
 // keyState says in a few words how a key is.
 func keyState(k control.Key) string {
 	switch {
 	case k.Error != nil:
-		return k.Error.Message
+		return said(k.Error.Message, "key "+k.Name)
 	case k.Provider == "escrow":
 		return "kept offline"
 	}

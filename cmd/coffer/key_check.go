@@ -100,7 +100,7 @@ func (p *page) check(r control.KeyReport) {
 	case warned > 0:
 		verdict = "fit for use, with " + counted(warned, "warning")
 	}
-	p.line("%s (%s): %s", safe(r.Key), safe(r.URI), verdict)
+	p.line("%s (%s): %s", safe(r.Key), safe(where(r.URI)), verdict)
 	for _, s := range steps {
 		p.line("  %-4s  %-*s  %s", verdictMark(s.Verdict), width, safe(s.Stage), safe(s.Says))
 		if s.Next != "" {

@@ -16,7 +16,7 @@ func (a *app) keyLinkCmd() *cobra.Command {
 		Long: `Open a vault with one more key: an old one that points still need, or one that
 came back. The key only opens; nothing new is wrapped with it. It stays until it
 is unlinked. URI is as in the configuration, and has no PIN or passphrase in it.`,
-		Example: `  coffer key link site 'pkcs11:token=old;object=coffer-kek?pin-source=file:/etc/coffer/pin' --restore-only
+		Example: `  coffer key link site 'file:///root/escrow.pem?passphrase-source=file:/root/pass' --restore-only
   coffer key link site https://corp.vault.azure.net/keys/backup/0123abcd --restore-only`,
 		Args: takes(2, 2, "a vault and the uri of a key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -27,7 +27,7 @@ is unlinked. URI is as in the configuration, and has no PIN or passphrase in it.
 				}
 			}
 			return a.link(cmd.Context(), control.KeyLink{Vault: args[0], URI: args[1], RestoreOnly: true},
-				"this key opens it too, until it is unlinked; nothing new is wrapped with it")
+				"linked: asked to open, and never to wrap, until it is unlinked")
 		},
 	}
 	cmd.Flags().BoolVar(&restoreOnly, "restore-only", false, "open with it, and never wrap; it must be said")
@@ -38,12 +38,12 @@ func (a *app) keyUnlinkCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "unlink VAULT URI",
 		Short: "Open a vault no more with a key that was linked",
-		Long: `Open a vault no more with a key that was linked. Before, see what that loses:
-coffer key usage.`,
+		Long: `Open a vault no more with a key that was linked, by the same uri. Before, see what
+that loses: coffer key usage.`,
 		Example: "  coffer key unlink site https://corp.vault.azure.net/keys/backup/0123abcd",
 		Args:    takes(2, 2, "a vault and the uri of a key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.link(cmd.Context(), control.KeyLink{Vault: args[0], URI: args[1], Unlink: true}, "this key opens it no more")
+			return a.link(cmd.Context(), control.KeyLink{Vault: args[0], URI: args[1], Unlink: true}, "unlinked; this key opens it no more")
 		},
 	}
 }

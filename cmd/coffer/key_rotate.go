@@ -13,9 +13,9 @@ func (a *app) keyRotateCmd() *cobra.Command {
 		Use:   "rotate VAULT",
 		Short: "Wrap a vault's secrets with the keys in use now",
 		Long: `Wrap every secret of a vault with the keys, and the versions of them, that the
-configuration has now. No pack is touched. What was broken off goes on where it
-stopped, with the same command. An old version stays linked until nothing needs
-it: coffer key usage says when.
+configuration has, as the agent was started with it. No pack is touched. What was
+broken off goes on where it stopped, with the same command. An old version stays
+linked until nothing needs it: coffer key usage says when.
 
 With --new-version the provider first makes a new version of the primary key. With
 --new-generation every item also gets a new secret, for what is backed up from now
@@ -47,6 +47,9 @@ func (p *page) rewrapped(r control.RekeyResult) {
 	} else {
 		p.line("%s: %s of %s wrapped anew; %s", safe(r.Vault), count(int64(r.Rewrapped)), counted(int64(r.Secrets), "secret"), lasting(seconds(r.Seconds)))
 	}
+	if r.Rewrapped == 0 && r.Made == 0 {
+		p.line("     the configuration counts as the agent was started with it: restart it if that has changed")
+	}
 	p.line("     %s to providers, %s written, no pack touched", counted(int64(r.Unwraps), "call"), size(r.Bytes))
 	if r.Made > 0 {
 		p.line("     %s made, for what is backed up from now on", counted(int64(r.Made), "new generation"))
@@ -62,7 +65,7 @@ func (p *page) rewrapped(r control.RekeyResult) {
 		return
 	}
 	p.line("")
-	p.line("Whoever has an old key and what is in the store still opens:")
+	p.line("What an old key still opens, and what not:")
 	for _, what := range r.Opens {
 		p.line("  %s", safe(what))
 	}

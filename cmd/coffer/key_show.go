@@ -72,8 +72,10 @@ func (p *page) keyVersion(k control.Key) {
 	p.fact("enabled", f.Enabled)
 	p.fact("may unwrap", f.MayUnwrap)
 	p.fact("in hardware", f.Hardware)
-	p.fact("soft delete", f.SoftDelete)
-	p.fact("purge safe", f.PurgeProtection)
+	if k.Provider == "keyvault" {
+		p.fact("soft delete", f.SoftDelete)
+		p.fact("purge safe", f.PurgeProtection)
+	}
 	for _, date := range []struct {
 		name string
 		at   time.Time

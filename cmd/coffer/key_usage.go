@@ -17,9 +17,9 @@ func (a *app) keyUsageCmd() *cobra.Command {
 		Short: "Show what would be lost without a key",
 		Long: `Show what hangs on each version of a key: how many of the vaults' secrets it opens,
 what nothing else would open, and whether it can be retired. Ask before you
-disable, delete or let go of a key. VERSION is as the provider calls it, or the
-beginning of the fingerprint.`,
-		Example: "  coffer key usage main\n  coffer key usage main/v2",
+disable, delete or let go of a key. VERSION is the whole of what the provider calls
+it, or the beginning of the fingerprint.`,
+		Example: "  coffer key usage main\n  coffer key usage main/fedcba98",
 		Args:    takes(1, 1, "the name of a key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, version, found := strings.Cut(args[0], "/")
@@ -36,7 +36,7 @@ beginning of the fingerprint.`,
 }
 
 func (p *page) usage(u control.KeyUsage) {
-	p.line("%s (%s)", safe(u.Key), safe(u.URI))
+	p.line("%s (%s)", safe(u.Key), safe(where(u.URI)))
 	if len(u.Versions) == 0 {
 		p.line("Nothing is wrapped with it.")
 		return
@@ -48,24 +48,32 @@ func (p *page) usage(u control.KeyUsage) {
 		case v.InUse && v.Since.IsZero():
 			use = "yes"
 		case v.InUse:
-			use = "since " + when(v.Since, p.now)
+			since, _, _ := strings.Cut(when(v.Since, p.now), " (")
+			use = "since " + since
 		}
 		retirable := "yes"
-		if !v.Retirable {
-			retirable = strings.TrimSuffix("no: "+v.Because, ": ")
+		switch {
+		case v.InUse:
+			retirable = "no: " + v.Because
+		case !v.Retirable:
+			retirable = "no"
 		}
 		share := 0.0
 		if v.Total > 0 {
 			share = 100 * float64(v.Secrets) / float64(v.Total)
 		}
 		rows[i] = []string{
-			v.Version, brief(v.Fingerprint), use, count(int64(v.Secrets)) + " of " + counted(int64(v.Total), "secret"), percent(share), retirable,
+			shortVersion(v.Version), brief(v.Fingerprint), use, count(int64(v.Secrets)) + " of " + count(int64(v.Total)), percent(share), retirable,
 		}
 	}
-	p.table([]string{"VERSION", "FINGERPRINT", "IN USE", ">OPENS", ">COVERAGE", "CAN BE RETIRED"}, rows)
+	p.table([]string{"VERSION", "FINGERPRINT", "IN USE", ">SECRETS", ">COVERAGE", "CAN BE RETIRED"}, rows)
 	for _, v := range u.Versions {
 		p.line("")
-		p.losses(versionLabel(u.Key, v.Version, v.Fingerprint), v)
+		label := versionLabel(u.Key, v.Version, v.Fingerprint)
+		if !v.Retirable && !v.InUse && v.Because != "" {
+			p.line("%s cannot be retired: %s.", safe(label), safe(v.Because))
+		}
+		p.losses(label, v)
 	}
 }
 
@@ -75,7 +83,7 @@ func (p *page) losses(label string, v control.VersionUsage) {
 	case len(v.Lost) > 0:
 		p.line("Lost for ever without %s:", safe(label))
 	case v.Secrets == 0:
-		p.line("Nothing is wrapped with %s.", safe(label))
+		p.line("%s: nothing is wrapped with it.", safe(label))
 		return
 	default:
 		p.line("Without %s nothing is lost: other keys open all that it opens.", safe(label))
@@ -83,9 +91,9 @@ func (p *page) losses(label string, v control.VersionUsage) {
 	}
 	rows := make([][]string, len(v.Lost))
 	for i, l := range v.Lost {
-		item, first, last := l.Item, "", ""
+		item, points, first, last := l.Item, strconv.Itoa(l.Points), "", ""
 		if item == "" {
-			item = "everything: no other key opens the vault"
+			item, points = "everything: no other key opens the vault", ""
 		}
 		if !l.First.IsZero() {
 			first = when(l.First, p.now)
@@ -93,7 +101,7 @@ func (p *page) losses(label string, v control.VersionUsage) {
 		if !l.Last.IsZero() {
 			last = when(l.Last, p.now)
 		}
-		rows[i] = []string{"  " + l.Vault, item, strconv.Itoa(l.Points), first, last}
+		rows[i] = []string{"  " + l.Vault, item, points, first, last}
 	}
 	p.table([]string{"  VAULT", "ITEM", ">POINTS", "FIRST", "LAST"}, rows)
 }
@@ -103,13 +111,24 @@ func versionLabel(key, version, fingerprint string) string {
 	if version == "" {
 		version = brief(fingerprint)
 	}
-	return strings.TrimSpace(key + " " + version)
+	return strings.TrimSpace(key + " " + shortVersion(version))
+}
+
+// shortVersion is as much of a version as people compare. Those that the agent makes in
+// tokens begin with a time, and that with zeros.
+func shortVersion(version string) string {
+	const enough = 8
+	if len(version) <= 2*enough {
+		return version
+	}
+	return strings.TrimPrefix(version, "00000000")[:enough] + "..."
 }
 
 // brief is as much of a fingerprint as tells keys apart.
 func brief(fingerprint string) string {
-	if len(fingerprint) > 16 {
-		return fingerprint[:16]
+	const enough = 12 // as in logs and errors
+	if len(fingerprint) > enough {
+		return fingerprint[:enough]
 	}
 	return fingerprint
 }
@@ -136,7 +155,7 @@ func (p *page) coverage(all []control.Coverage) {
 		if c.Owed > 0 {
 			owed = count(int64(c.Owed))
 		}
-		rows[i] = []string{c.Key, c.Version, brief(c.Fingerprint), use, percent(c.Percent), owed}
+		rows[i] = []string{c.Key, shortVersion(c.Version), brief(c.Fingerprint), use, percent(c.Percent), owed}
 	}
 	p.table([]string{"KEY", "VERSION", "FINGERPRINT", "IN USE", ">OPENS", ">OWED"}, rows)
 }

@@ -20,10 +20,10 @@ func (a *app) restoreCmd() *cobra.Command {
 was kept with: /etc/fstab comes back as TARGET/etc/fstab. With / as the target
 everything goes where it came from.
 
-What is there already is compared, and only what differs is written. A file
-appears under its name only when it is complete, and nothing is ever written
-outside TARGET. Ctrl-C asks the agent to cancel; running the same command again
-goes on from there.`,
+What is there already is compared, by size and time or, with --overwrite always,
+by content, and only what differs is written. A file appears under its name only
+when it is complete, and nothing is ever written outside TARGET. Ctrl-C asks the
+agent to cancel; running the same command again goes on from there.`,
 		Example: `  coffer restore etc /srv/restored
   coffer restore etc@2026-09-02 /srv/restored --path /etc/ssh --path /etc/fstab
   coffer restore src / --pattern '*.go' --overwrite never
@@ -52,7 +52,7 @@ goes on from there.`,
 	}
 	cmd.Flags().StringArrayVar(&req.Paths, "path", nil, "only this `path` and what is below it; may be repeated")
 	cmd.Flags().StringArrayVar(&req.Patterns, "pattern", nil, "only what matches this `glob`; may be repeated")
-	cmd.Flags().StringVar(&overwrite, "overwrite", overwrite, "`what` to do with files that are there: if-different (by size and time), never, always (compare their content)")
+	cmd.Flags().StringVar(&overwrite, "overwrite", overwrite, "`what` to do with files that are there: if-different, never, always")
 	cmd.Flags().BoolVar(&req.Delete, "delete", false, "remove what the point does not have")
 	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "say what would be done, and do nothing")
 	cmd.Flags().BoolVar(&req.NumericOwner, "numeric-owner", false, "restore user and group ids as they are, without looking up names")

@@ -37,7 +37,7 @@ func (p *page) status(s control.Status) {
 	} else {
 		p.line("%s%s:", up, counted(int64(len(s.Problems)), "problem"))
 		for _, pr := range s.Problems {
-			p.line("  %s: %s", safe(pr.Subject), safe(pr.Message))
+			p.line("  %s: %s", safe(pr.Subject), safe(said(pr.Message, pr.Subject)))
 			if pr.Next != "" {
 				p.line("    next  %s", safe(pr.Next))
 			}
@@ -82,9 +82,9 @@ func (p *page) vaultTable(vaults []control.Vault) {
 // says so, and which keys are owed wrappings.
 func (p *page) vaultNotes(vaults []control.Vault, shown []control.Problem) {
 	for _, v := range vaults {
-		said := slices.ContainsFunc(shown, func(pr control.Problem) bool { return pr.Subject == "vault "+v.Name })
-		if v.Error != nil && v.State != control.StateAccessible && !said {
-			p.line("%s: because  %s", safe(v.Name), safe(v.Error.Message))
+		known := slices.ContainsFunc(shown, func(pr control.Problem) bool { return pr.Subject == "vault "+v.Name })
+		if v.Error != nil && v.State != control.StateAccessible && !known {
+			p.line("%s: because  %s", safe(v.Name), safe(said(v.Error.Message, "vault "+v.Name)))
 			if v.Error.Next != "" {
 				p.line("%s: next     %s", safe(v.Name), safe(v.Error.Next))
 			}
@@ -114,7 +114,7 @@ func keyLabel(k control.Key) string {
 		more = append(more, "offline")
 	}
 	if k.Version != "" {
-		more = append(more, k.Version)
+		more = append(more, shortVersion(k.Version))
 	}
 	if k.RestoreOnly {
 		more = append(more, "restore only")
@@ -157,6 +157,17 @@ func (p *page) items(items []control.Item) {
 		rows[i] = []string{
 			it.Name, when(it.LastGood, p.now), next, strconv.Itoa(it.Points), size(it.SourceBytes), size(it.StoredBytes),
 		}
+		if unseen(it) {
+			rows[i] = []string{it.Name, "not known", next, "", "", ""}
+		}
 	}
 	p.table([]string{"ITEM", "LAST GOOD POINT", "NEXT", "POINTS", "SOURCE", "STORED"}, rows)
+}
+
+// unseen tells whether nobody can say what points an item has.
+func unseen(it control.Item) bool {
+	if it.Error == nil || it.Points > 0 || !it.LastGood.IsZero() {
+		return false
+	}
+	return it.Error.Code == control.CodeKeysInaccessible || it.Error.Code == control.CodeStore
 }

@@ -42,6 +42,12 @@ func safe(s string) string {
 	return b.String()
 }
 
+// said is a message in one line, without the name of what it is about where that
+// stands before it already.
+func said(message, about string) string {
+	return strings.ReplaceAll(strings.TrimPrefix(message, about+": "), "\n", "; ")
+}
+
 // safeText is safe for text of several lines.
 func safeText(s string) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
@@ -171,12 +177,19 @@ func (p *page) fact(name, value string) {
 	}
 }
 
+// detail adds a name and its value beneath a line, if it has one.
+func (p *page) detail(name, value string) {
+	if value != "" {
+		p.line("     %-11s  %s", name, safe(value))
+	}
+}
+
 // fault adds why something is not as it should be, and what to do about it.
 func (p *page) fault(e *control.Error) {
 	if e == nil {
 		return
 	}
-	p.fact("because", e.Message)
+	p.fact("because", said(e.Message, ""))
 	for _, need := range e.Needs {
 		p.fact("needs", need)
 	}

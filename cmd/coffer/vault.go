@@ -32,7 +32,7 @@ into the configuration as well, to pin the vault where there is no state yet.`,
 			return a.print(v, func(p *page) {
 				p.line("%s: vault %s made in %s", safe(v.Name), safe(v.ID), safe(v.Store))
 				for _, w := range v.Warnings {
-					p.line("  warning  %s", safe(w))
+					p.line("  warning  %s", safe(said(w, "vault "+v.Name)))
 				}
 				p.line("")
 				p.line("%s", safeText(v.RecoverySheet))
@@ -69,7 +69,11 @@ func (p *page) vault(v control.Vault) {
 	if !v.Since.IsZero() && v.State != control.StateAccessible {
 		p.fact("since", when(v.Since, p.now))
 	}
-	p.fault(v.Error)
+	if v.Error != nil {
+		e := *v.Error
+		e.Message = said(e.Message, "vault "+v.Name)
+		p.fault(&e)
+	}
 	p.fact("mode", v.Mode)
 	if len(v.Owed) > 0 {
 		p.fact("owed to", owed(v))

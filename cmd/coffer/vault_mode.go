@@ -64,7 +64,16 @@ func (a *app) showMode(ctx context.Context, name string) error {
 func (a *app) raiseMode(ctx context.Context, req control.VaultMode, given string, detach bool) error {
 	err := a.confirm(ctx, confirmation{
 		verb: "vault mode", what: "vault", name: req.Vault, given: given,
-		warn: func(_ context.Context, p *page) error {
+		warn: func(ctx context.Context, p *page) error {
+			v, err := a.Vault(ctx, req.Vault)
+			if err != nil {
+				return err
+			}
+			if v.Mode == control.ModeCustomerManaged {
+				return &control.Error{
+					Code: control.CodeConflict, Message: "vault " + req.Vault + " is customer-managed already", Next: "see it: coffer vault show " + req.Vault,
+				}
+			}
 			p.line("Vault %s becomes customer-managed, for ever: no key in a file can be among its keys", safe(req.Vault))
 			p.line("again, and every item gets a new secret. There is no way back.")
 			return nil

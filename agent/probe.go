@@ -1,0 +1,245 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/kek"
+)
+
+// How often keys are asked.
+const (
+	probeEvery      = time.Minute      // a canary, at a token or a file
+	probeCloudEvery = 5 * time.Minute  // at Key Vault, which counts calls
+	probeWait       = 30 * time.Second // for one answer
+)
+
+// probe is the last answers of a key.
+type probe struct {
+	answer                            // of the version in use
+	older  map[kek.Fingerprint]answer // of other versions that some vault hangs on
+	found  time.Time                  // when its versions were last looked for
+}
+
+// answer is what one version of a key answered.
+type answer struct {
+	ref   kek.Ref
+	err   error
+	asked time.Time
+}
+
+// every is how often the key is asked.
+func (p probe) every() time.Duration {
+	if p.ref.Provider == kek.KeyVault {
+		return probeCloudEvery
+	}
+	return probeEvery
+}
+
+// keyNames are the keys of the configuration and those that are linked.
+func (a *Agent) keyNames() []string {
+	names := slices.Collect(maps.Keys(a.Settings.Keys))
+	for vault := range a.Settings.Vaults {
+		names = append(names, a.uses(vault).Open...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// probeAll asks every key that is due, or those in now, and draws the conclusions
+// for every vault that is made.
+func (a *Agent) probeAll(ctx context.Context, now []string) {
+	needed := make(map[kek.Fingerprint]bool)
+	for vault := range a.Settings.Vaults {
+		maps.Copy(needed, a.hangsOn(vault))
+	}
+	var asking sync.WaitGroup
+	for _, name := range a.keyNames() {
+		p := a.watch.probe(name)
+		since := a.Clock().Sub(p.asked)
+		if !slices.Contains(now, name) && since >= 0 && since < p.every()-time.Second {
+			continue
+		}
+		asking.Go(func() { a.probeKey(ctx, name, needed) })
+	}
+	asking.Wait()
+	for _, vault := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
+		if ctx.Err() != nil {
+			return
+		}
+		if _, err := a.pinned(vault); err == nil {
+			a.conclude(ctx, vault)
+		}
+	}
+}
+
+// probeKey asks the version of a key that is in use, and those that are needed
+// besides, to open their canaries.
+func (a *Agent) probeKey(ctx context.Context, name string, needed map[kek.Fingerprint]bool) {
+	if a.Settings.Keys[name].Public != "" {
+		return // nothing of it can be asked
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	var current answer
+	older := make(map[kek.Fingerprint]answer)
+	e, err := a.keys.Entry(ctx, name)
+	if err != nil {
+		current = a.answered(kek.Ref{}, err)
+	} else {
+		inUse := e.Versions[0].Ref().Fingerprint
+		if e.InUse != nil {
+			inUse = e.InUse.Ref().Fingerprint
+		}
+		for _, k := range e.Versions {
+			switch ref := k.Ref(); {
+			case ref.Fingerprint == inUse:
+				if current.asked.IsZero() {
+					current = a.answered(ref, k.Check(ctx))
+				}
+			case needed[ref.Fingerprint]:
+				older[ref.Fingerprint] = a.answered(ref, k.Check(ctx))
+			}
+		}
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return // who asked has gone
+	}
+	a.watch.mu.Lock()
+	defer a.watch.mu.Unlock()
+	p := a.watch.probes[name]
+	if current.ref == (kek.Ref{}) {
+		current.ref = p.ref
+	}
+	p.answer, p.older = current, older
+	a.watch.probes[name] = p
+}
+
+// answered notes what a key answers.
+func (a *Agent) answered(ref kek.Ref, err error) answer {
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, kek.ErrUnreachable) {
+		err = fmt.Errorf("%w: %w", kek.ErrUnreachable, err)
+	}
+	return answer{ref, err, a.Clock()}
+}
+
+// hangsOn are the key versions that open a vault, as far as that is known: those of
+// its own key's record when it was last read.
+func (a *Agent) hangsOn(vault string) map[kek.Fingerprint]bool {
+	if v := a.opened(vault); v != nil {
+		a.learn(vault, v.vault)
+	}
+	out := make(map[kek.Fingerprint]bool)
+	for _, text := range a.state.openers(vault) {
+		if f, err := kek.ParseFingerprint(text); err == nil {
+			out[f] = true
+		}
+	}
+	return out
+}
+
+// learn remembers which keys open a vault.
+func (a *Agent) learn(name string, v *catalog.Vault) {
+	var texts []string
+	for _, f := range v.Openers() {
+		texts = append(texts, f.String())
+	}
+	if err := a.state.setOpeners(name, texts); err != nil {
+		a.Log.Warn("keys that open a vault not remembered", "vault", name, "err", err)
+	}
+}
+
+// probesOf are the last answers of the keys that open a vault, version by version. A
+// key that opens nothing in it does not count: it neither keeps a vault open whose
+// own keys were taken away, nor closes one whose own keys are there. Only while it is
+// not known which keys those are does every one count.
+func (a *Agent) probesOf(ctx context.Context, vault string) []custody.Probe {
+	ours, others := a.sortProbes(vault)
+	opens := func(p custody.Probe) bool { return p.Err == nil }
+	if !slices.ContainsFunc(ours, opens) && slices.ContainsFunc(others, opens) && a.relearn(ctx, vault, slices.DeleteFunc(slices.Clone(others), func(p custody.Probe) bool { return p.Err != nil })) {
+		ours, others = a.sortProbes(vault)
+	}
+	if len(ours) == 0 {
+		return others
+	}
+	return ours
+}
+
+// sortProbes returns the last answers of the keys that a vault hangs on, and those of
+// its other keys.
+func (a *Agent) sortProbes(vault string) (ours, others []custody.Probe) {
+	u, hangs := a.uses(vault), a.hangsOn(vault)
+	for _, name := range slices.Concat(u.Keys, u.Open) {
+		p := a.watch.probe(name)
+		if a.Settings.Keys[name].Public != "" || p.asked.IsZero() {
+			continue
+		}
+		as := func(w answer) custody.Probe {
+			return custody.Probe{Key: name, Ref: w.ref, Err: w.err, Asked: w.asked, Every: p.every()}
+		}
+		own := hangs[p.ref.Fingerprint]
+		if p.ref == (kek.Ref{}) { // it was never open since the agent began
+			own = slices.ContainsFunc(a.state.Used(name), func(v keyring.Version) bool {
+				f, err := kek.ParseFingerprint(v.Fingerprint)
+				return err == nil && hangs[f]
+			})
+		}
+		if own {
+			ours = append(ours, as(p.answer))
+		} else {
+			others = append(others, as(p.answer))
+		}
+		for _, f := range slices.SortedFunc(maps.Keys(p.older), func(x, y kek.Fingerprint) int { return slices.Compare(x[:], y[:]) }) {
+			if hangs[f] {
+				ours = append(ours, as(p.older[f]))
+			}
+		}
+	}
+	return ours, others
+}
+
+// relearn reads a vault's own key record again, with keys that were not known to open
+// it: another host may have rotated it, or the configuration names other keys now. It
+// tells whether one of them does open it.
+func (a *Agent) relearn(ctx context.Context, name string, opening []custody.Probe) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	if v := a.opened(name); v != nil {
+		for _, err := range v.vault.KeyRecords(ctx) { // the vault's own is the first
+			return err == nil
+		}
+	}
+	id, err := a.pinned(name)
+	if err != nil {
+		return false
+	}
+	var names []string
+	for _, p := range opening {
+		names = append(names, p.Key)
+	}
+	st, err := a.Parts.Store(ctx, a.Settings.Vaults[name].Store)
+	if err != nil {
+		return false
+	}
+	defer closeStore(st, name, a.Log)
+	floors, err := a.state.floors(id, a.Log)
+	if err != nil {
+		return false
+	}
+	ring, _ := a.keys.Ring(ctx, keyring.Use{Open: names})
+	v, err := catalog.Open(keyring.WithPurpose(ctx, keyring.Purpose{Vault: name, By: byAgent}), st, catalog.OpenOptions{ID: id, Ring: ring, Floors: floors})
+	if err != nil {
+		return false
+	}
+	defer v.Close()
+	a.learn(name, v)
+	return true
+}
