@@ -105,6 +105,7 @@ func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*c
 	}
 	opened, err := open(v)
 	if err != nil {
+		a.accuse(ctx, cfg.Vault, name, err)
 		return nil, Fault(err)
 	}
 	index, err := a.Parts.Index(ctx, a.state.indexPath(v.vault.ID(), opened.ID()))

@@ -75,6 +75,22 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 	return out, nil
 }
 
+// describeLink describes a key that is linked and not in the config. It is known by
+// its URI, as it was linked.
+func (a *Agent) describeLink(ctx context.Context, uri string) control.Key {
+	k := control.Key{Name: "linked", URI: uri, RestoreOnly: true}
+	e, err := a.keys.Entry(ctx, a.keys.Link(linked(a.Settings, uri)))
+	if err != nil {
+		k.Error = control.AsError(Fault(err))
+		return k
+	}
+	if refs := e.Refs(); len(refs) > 0 {
+		k = describe(refs[0])
+		k.Name, k.URI, k.RestoreOnly = "linked", uri, true
+	}
+	return k
+}
+
 // addFacts adds what the provider says of the versions of a key. That it says
 // nothing is no fault.
 func (a *Agent) addFacts(ctx context.Context, name string, keys []control.Key) {

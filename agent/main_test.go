@@ -54,7 +54,7 @@ func (c *clock) Now() time.Time {
 func (c *clock) After(d time.Duration) <-chan time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d == time.Minute {
+	if d == time.Minute || d == 10*time.Second { // all well, or not
 		c.rests++
 	}
 	w := waiter{c.now.Add(d), make(chan time.Time, 1)}

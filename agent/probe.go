@@ -17,6 +17,7 @@ import (
 
 // How often keys are asked.
 const (
+	alertEvery      = 10 * time.Second // the clock, while keys are missing
 	probeEvery      = time.Minute      // a canary, at a token or a file
 	probeCloudEvery = 5 * time.Minute  // at Key Vault, which counts calls
 	probeWait       = 30 * time.Second // for one answer

@@ -101,6 +101,9 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		}
 		out.Keys = append(out.Keys, keys...)
 	}
+	for _, uri := range a.state.links(name) {
+		out.Keys = append(out.Keys, a.describeLink(glancing, uri))
+	}
 	if out.State == control.StateAbsent {
 		return out, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/keyring"
@@ -122,9 +123,14 @@ func (a *Agent) openVault(ctx context.Context, name string) (_ *vault, err error
 	ring, missing := a.keys.Ring(ctx, a.uses(name))
 	opened, err := catalog.Open(ctx, st, catalog.OpenOptions{ID: id, Ring: ring, Floors: floors})
 	var unopened *kek.UnwrapError
-	if errors.As(err, &unopened) { // else the keys that are missing are not why
+	switch {
+	case !errors.As(err, &unopened): // the keys that are missing are not why
+	case len(missing) > 0 && len(unopened.Tried) == 0: // there was none to try: all has been said
+		err = errors.Join(missing...)
+	default:
 		err = errors.Join(append(missing, err)...)
 	}
+	a.accuse(ctx, name, "", err)
 	if err == nil {
 		err = a.modeHolds(name, opened)
 	}
@@ -149,6 +155,18 @@ func (a *Agent) install(v *vault) error {
 	}
 	a.vaults[v.name] = v
 	return nil
+}
+
+// accuse has it in the audit log that a key record was refused: forged, put in
+// another's place, or older than one seen before.
+func (a *Agent) accuse(ctx context.Context, vault, item string, err error) {
+	if !errors.Is(err, catalog.ErrRolledBack) && !errors.Is(err, catalog.ErrMisplaced) && !errors.Is(err, crypt.ErrDamaged) {
+		return
+	}
+	e := audit.Event{Kind: audit.RecordRefused, Vault: vault, Item: item, Outcome: "refused", Says: err.Error()}
+	if err := a.record(ctx, e); err != nil {
+		a.Log.Error("a refused key record is not in the audit log", "vault", vault, "err", err)
+	}
 }
 
 // ErrMode: the configuration asks for less than the vault is.

@@ -66,22 +66,21 @@ func (a *Agent) custody(vault string) custody.Health {
 	return h
 }
 
-// refused returns an error if the keys of a vault were taken away.
+// refused returns an error if the keys of a vault were taken away, or have been so
+// for too long by now: nobody waits for the watching loop to say it.
 func (a *Agent) refused(vault string) error {
 	h := a.custody(vault)
+	h.Tick(a.Clock(), a.limits())
+	wire := &control.Error{Code: control.CodeKeysInaccessible, Next: h.Next()}
 	switch h.State() {
-	case custody.Inaccessible, custody.RequiresRevalidation:
-		return &control.Error{Code: control.CodeKeysInaccessible, Next: h.Next(),
-			Message: fmt.Sprintf("vault %s: its keys are %s since %s: %s", vault, words(h.State()), h.Since().Format("2006-01-02 15:04:05Z07:00"), h.Reason())}
+	case custody.Inaccessible:
+		wire.Message = fmt.Sprintf("vault %s is inaccessible: %s", vault, h.Reason())
+	case custody.RequiresRevalidation:
+		wire.Message = fmt.Sprintf("vault %s is to be revalidated: %s", vault, h.Reason())
+	default:
+		return nil
 	}
-	return nil
-}
-
-func words(s custody.State) string {
-	if s == custody.RequiresRevalidation {
-		return "to be revalidated"
-	}
-	return string(s)
+	return wire
 }
 
 // limits are the times after which states change.
@@ -116,7 +115,7 @@ func (a *Agent) watchKeys(ctx context.Context) {
 			following = nil
 		}
 		select {
-		case <-a.After(probeEvery):
+		case <-a.After(a.beat()):
 		case <-ctx.Done():
 			if following != nil {
 				<-following
@@ -124,6 +123,17 @@ func (a *Agent) watchKeys(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// beat is how long the loop may sleep. While something is wrong with keys it looks at
+// the clock more often than at the keys, so that a vault closes when its time is up.
+func (a *Agent) beat() time.Duration {
+	for vault := range a.Settings.Vaults {
+		if a.custody(vault).State() == custody.Degraded {
+			return alertEvery
+		}
+	}
+	return probeEvery
 }
 
 // ends tells whether done is closed before long.
@@ -217,7 +227,8 @@ func (a *Agent) revalidate(ctx context.Context, vault string) error {
 	by := control.PeerFrom(ctx).String()
 	notices, err := h.Revalidate(a.Clock(), a.probesOf(ctx, vault))
 	if err != nil {
-		return &control.Error{Code: control.CodeKeysInaccessible, Message: fmt.Sprintf("revalidate vault %s: %v", vault, err), Next: "mend that key, and try again: coffer key check"}
+		return &control.Error{Code: control.CodeKeysInaccessible, Message: fmt.Sprintf("revalidate vault %s: %v", vault, err),
+			Next: "mend that key, and try again: coffer key check; one that is gone for ever has to leave the vault's keys in the config, and the agent to be restarted"}
 	}
 	if err := a.record(ctx, audit.Event{Kind: audit.KeyRevalidated, Vault: vault, By: by, Outcome: string(h.State())}); err != nil {
 		return err

@@ -40,7 +40,6 @@ const (
 	KeyRefused     Kind = "key.refused"     // a key did not open a secret
 	KeyCreated     Kind = "key.created"     // a key, or a version of it, was made
 	KeyFollowed    Kind = "key.followed"    // a new version of a key came into use
-	KeyRetired     Kind = "key.retired"     // nothing needs a version any more
 	KeyLinked      Kind = "key.linked"      // a key was linked to a vault to open it
 	KeyUnlinked    Kind = "key.unlinked"    // and unlinked
 	KeyRotated     Kind = "key.rotated"     // secrets were wrapped with other keys or versions
