@@ -76,10 +76,13 @@ func (b *bench) String() string {
 	return b.log.String()
 }
 
+// callWait is how long a token may take in a test.
+const callWait = 10 * time.Second
+
 func newPool(t *testing.T) (*pkcs11.Pool, *bench) {
 	t.Helper()
 	b := &bench{now: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)}
-	pool := pkcs11.NewPool(pkcs11.Config{Log: slog.New(slog.NewTextHandler(b, nil)), Now: b.Now, CloseWait: 2 * time.Second})
+	pool := pkcs11.NewPool(pkcs11.Config{Log: slog.New(slog.NewTextHandler(b, nil)), Now: b.Now, CloseWait: 2 * time.Second, CallWait: callWait})
 	t.Cleanup(func() {
 		if err := pool.Close(); err != nil {
 			t.Errorf("close pool: %v", err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/kek/pkcs11"
 )
 
 // Codes that tests make a library answer (pkcs11t.h).
@@ -335,6 +337,28 @@ func TestHangs(t *testing.T) {
 	cancel()
 	if _, err := key.Unwrap(ctx, w); !errors.Is(err, context.Canceled) || errors.Is(err, kek.ErrUnreachable) {
 		t.Errorf("Unwrap that is cancelled = %v, want %v alone", err, context.Canceled)
+	}
+	faults.Release(testkit.Decrypt)
+	if secret, err := key.Unwrap(t.Context(), w); err != nil || string(secret) != "secret" {
+		t.Errorf("Unwrap when it is back = %q, %v", secret, err)
+	}
+}
+
+// TestHungForGood: a call that never comes back ends for its caller, though its
+// context has no end.
+func TestHungForGood(t *testing.T) {
+	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
+	pool := pkcs11.NewPool(pkcs11.Config{Log: slog.New(slog.DiscardHandler), Now: time.Now, CallWait: 200 * time.Millisecond})
+	create(t, pool, tok.URI("kek"))
+	key := open(t, pool, tok.URI("kek"))
+	w := wrap(t, key)
+	faults.Hang(testkit.Decrypt)
+	defer faults.Release(testkit.Decrypt)
+	if _, err := key.Unwrap(t.Context(), w); !errors.Is(err, kek.ErrUnreachable) {
+		t.Errorf("Unwrap that hangs = %v, want %v", err, kek.ErrUnreachable)
+	}
+	if err := key.Check(t.Context()); !errors.Is(err, kek.ErrUnreachable) {
+		t.Errorf("Check that hangs = %v, want %v", err, kek.ErrUnreachable)
 	}
 	faults.Release(testkit.Decrypt)
 	if secret, err := key.Unwrap(t.Context(), w); err != nil || string(secret) != "secret" {

@@ -57,6 +57,8 @@ func (k *key) Unwrap(ctx context.Context, w kek.Wrapped) ([]byte, error) {
 	if k.isClosed() {
 		return nil, k.errClosed()
 	}
+	ctx, cancel := context.WithTimeout(ctx, k.token.cfg.CallWait)
+	defer cancel()
 	return k.token.use(ctx, "unwrap", func(c *conn) ([]byte, error) {
 		return k.decrypt(c, w.Algorithm, w.Ciphertext)
 	})
@@ -68,6 +70,8 @@ func (k *key) Check(ctx context.Context) error {
 	if k.isClosed() {
 		return k.errClosed()
 	}
+	ctx, cancel := context.WithTimeout(ctx, k.token.cfg.CallWait)
+	defer cancel()
 	secret, err := k.token.use(ctx, "check", func(c *conn) ([]byte, error) {
 		if _, err := k.look(c); err != nil {
 			return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,9 +61,12 @@ type tokenInfo struct {
 }
 
 // maxCalls is how many calls may be under way in the token. The soft token of
-// openCryptoki 3.8 brings down its process as soon as there are two.
-func (info tokenInfo) maxCalls() int {
-	if info.model == "IBM SoftTok" {
+// openCryptoki 3.8 brings down its process as soon as there are two. The client of
+// p11-kit 0.24, of several calls that are under way when its server dies, lets some
+// hang for ever, and then cannot be initialised anew; its server works on one at a
+// time anyway.
+func (l *library) maxCalls(info tokenInfo) int {
+	if info.model == "IBM SoftTok" || filepath.Base(l.path) == "p11-kit-client.so" {
 		return 1
 	}
 	return maxCalls
@@ -162,31 +166,92 @@ type conn struct {
 	ctx     *crypto11.Context
 	closing atomic.Bool
 	cause   atomic.Pointer[fault] // why it is sick, nil while it is not known to be
+
+	mu    sync.Mutex
+	calls int           // under way
+	idle  chan struct{} // closed when it is closing and no call is under way
 }
 
-// close closes the connection and returns when it is closed or wait has passed.
-// Then it hangs: it closes when the calls in it come back, if they do.
-func (c *conn) close(l *library, wait time.Duration) error {
-	c.closing.Store(true)
-	done := make(chan error, 1)
-	l.stuck.Add(1)
-	go func() {
-		defer l.stuck.Add(-1)
-		defer func() {
-			if r := recover(); r != nil {
-				done <- fmt.Errorf("close connection: %v", r)
-			}
-		}()
-		done <- c.ctx.Close()
+var errClosing = errors.New("the connection is being closed")
+
+// do has op ask the token, unless the connection is closing.
+func (c *conn) do(op func(*conn) ([]byte, error)) ([]byte, error) {
+	c.mu.Lock()
+	if c.closing.Load() {
+		c.mu.Unlock()
+		return nil, c.faultOf(errClosing)
+	}
+	c.calls++
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.calls--; c.calls == 0 && c.closing.Load() {
+			close(c.idle)
+		}
 	}()
+	return op(c)
+}
+
+// end lets no more calls begin.
+func (c *conn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closing.Store(true)
+	if c.calls == 0 {
+		close(c.idle)
+	}
+}
+
+// close closes the connection and returns when it is closed or wait has passed. Then
+// it hangs: it closes when the calls in it come back, if they do. The turn is held.
+// The end of the last connection finalises the library, which brings down the process
+// if somebody lists or initialises at that moment: so a late end waits for a turn of
+// its own.
+func (c *conn) close(l *library, wait time.Duration) error {
+	c.end()
+	l.stuck.Add(1)
+	hangs := fmt.Errorf("%w: a call in %s does not come back, so its connection stays open", kek.ErrUnreachable, l.path)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
+	if wait == 0 || !happens(c.idle, timer.C) {
+		go func() {
+			<-c.idle
+			l.turn <- struct{}{}
+			defer func() { <-l.turn }()
+			_ = c.finish(l) // there is no one to tell
+		}()
+		return hangs
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.finish(l) }()
 	select {
 	case err := <-done:
 		return err
 	case <-timer.C:
-		return fmt.Errorf("%w: a call in %s does not come back, so its connection stays open", kek.ErrUnreachable, l.path)
+		return hangs
 	}
+}
+
+// happens tells whether an event comes before its time is over.
+func happens(event <-chan struct{}, over <-chan time.Time) bool {
+	select {
+	case <-event:
+		return true
+	case <-over:
+		return false
+	}
+}
+
+// finish closes a connection in which no call is under way.
+func (c *conn) finish(l *library) (err error) {
+	defer l.stuck.Add(-1)
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("close connection: %v", r)
+		}
+	}()
+	return c.ctx.Close()
 }
 
 // configure makes a connection. crypto11 panics where a token allows one session
@@ -201,5 +266,5 @@ func configure(cfg *crypto11.Config) (c *conn, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{ctx: ctx}, nil
+	return &conn{ctx: ctx, idle: make(chan struct{})}, nil
 }

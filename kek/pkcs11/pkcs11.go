@@ -17,10 +17,11 @@
 //     once more. After that, attempts wait longer and longer, up to 30 seconds.
 //   - A PIN that a token has refused is never sent again. Three wrong PINs lock
 //     many a token for good.
-//   - A call that hangs is left behind when its context is done. It keeps one of
-//     the places for calls until the library lets go of it.
-//   - A token whose library is known to crash when it is called twice at a time is
-//     called once at a time.
+//   - A call that hangs is left behind when its context is done, or after
+//     Config.CallWait. It keeps one of the places for calls until the library lets
+//     go of it.
+//   - A token whose library is known to crash or hang when it is called twice at a
+//     time is called once at a time.
 //
 // Wrapping never asks the token. OAEP uses SHA-256 if the token can, which is
 // tried when a key is opened, else SHA-1.
@@ -42,4 +43,8 @@ type Config struct {
 	// CloseWait is how long a connection may take to close before it is left
 	// behind. Zero is 5 seconds.
 	CloseWait time.Duration
+	// CallWait is how long a token may take to open a secret before the call is left
+	// behind as unreachable, also where its context has no end: libraries are known
+	// that never come back when their server dies. Zero is a minute.
+	CallWait time.Duration
 }

@@ -30,6 +30,9 @@ func NewPool(cfg Config) *Pool {
 	if cfg.CloseWait == 0 {
 		cfg.CloseWait = 5 * time.Second
 	}
+	if cfg.CallWait == 0 {
+		cfg.CallWait = time.Minute
+	}
 	return &Pool{cfg: cfg, libraries: make(map[string]*library)}
 }
 
@@ -119,7 +122,7 @@ func (p *Pool) hold(ctx context.Context, u URI) (*token, error) {
 	defer l.mu.Unlock()
 	t := l.known(chosen, infos)
 	if t == nil {
-		t = &token{lib: l, cfg: p.cfg, calls: calls.New(chosen.maxCalls())}
+		t = &token{lib: l, cfg: p.cfg, calls: calls.New(l.maxCalls(chosen))}
 		l.tokens = append(l.tokens, t)
 	}
 	return t, t.join(u, chosen, infos)

@@ -75,7 +75,7 @@ func (t *token) use(ctx context.Context, doing string, op func(*conn) ([]byte, e
 		return nil, err
 	}
 	for tries, sickened := 1, 0; ; tries++ {
-		out, err := t.calls.Do(ctx, doing, func() ([]byte, error) { return op(c) })
+		out, err := t.calls.Do(ctx, doing, func() ([]byte, error) { return c.do(op) })
 		var f *fault
 		isFault := errors.As(err, &f)
 		if err == nil || (isFault && f.class != sick && f.class != busy) {
