@@ -297,10 +297,21 @@ func (h *host) job(id int64) control.Job {
 	return fromJSON[control.Job](h.coffer("job", "show", fmt.Sprint(id), "--json").done())
 }
 
-// until waits for a condition.
+// until waits for a condition that may not last.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
+	wait(t, 2*time.Millisecond, what, ok)
+}
+
+// patiently waits for a condition that lasts, and leaves the machine to others.
+func patiently(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	wait(t, 200*time.Millisecond, what, ok)
+}
+
+func wait(t testing.TB, every time.Duration, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	deadline := time.After(patience)
 	for !ok() {

@@ -72,7 +72,7 @@ func opened(t *testing.T, v *catalog.Vault, ring *kek.Ring) int {
 // with another key. At every moment one key or the other opens each secret, and in
 // the end the new one opens all.
 func TestRekeyKilled(t *testing.T) {
-	const items = 400
+	const items = 200
 	h := newHost(t, plain)
 	furnish(t, h.path("docs"))
 	h.ready()

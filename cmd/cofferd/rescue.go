@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,6 +27,7 @@ import (
 type rescueOptions struct {
 	store, vaultID string
 	keys           []string
+	credential     config.Credential // for keys in Key Vault
 	paths          []string
 	dryRun         bool
 }
@@ -37,15 +39,29 @@ func rescueCommand() *cobra.Command {
 		Short: "List and restore without a service or a configuration",
 		Long: `List and restore from nothing but a store's URL, the vault's id and one of its keys,
 on a bare machine. The id is on the vault's recovery sheet; without it nothing in a
-store is trusted.`,
+store is trusted.
+
+Any one of the keys is enough. A key in Key Vault also takes who asks for it: a service
+principal, by --tenant, --client and one of --client-certificate and
+--client-secret-source; without them it is the managed identity of this machine (Azure
+Arc).`,
 		Example: `  cofferd rescue --store file:///mnt/backup --vault-id ID --key file:///root/kek.pem ls
-  cofferd rescue --store s3://host:9000/bucket --vault-id ID --key 'pkcs11:token=backup;object=coffer-kek?module-path=...&pin-source=file:/root/pin' restore etc /mnt/new`,
+  cofferd rescue --store s3://host:9000/bucket --vault-id ID --key 'pkcs11:token=backup;object=coffer-kek?module-path=...&pin-source=file:/root/pin' restore etc /mnt/new
+  cofferd rescue --store s3://host:9000/bucket --vault-id ID --key https://corp.vault.azure.net/keys/backup --tenant T --client C --client-certificate /root/client.pem ls`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.store, "store", "", "URL of the store")
 	f.StringVar(&o.vaultID, "vault-id", "", "id of the vault")
 	f.StringArrayVar(&o.keys, "key", nil, "URI of a key; may be given more than once")
+	c := &o.credential
+	f.StringVar(&c.Tenant, "tenant", "", "for Key Vault: id of the directory")
+	f.StringVar(&c.Client, "client", "", "for Key Vault: id of the application, or of the user-assigned identity")
+	f.StringVar(&c.Certificate, "client-certificate", "", "for Key Vault: PEM file with certificate and private key")
+	f.StringVar(&c.SecretSource, "client-secret-source", "", "for Key Vault: where the client secret is, file:/path or env:NAME")
+	f.StringVar(&c.Authority, "authority", "", "for Key Vault: authority of a sovereign cloud")
+	f.StringVar(&c.CA, "ca", "", "for Key Vault: PEM file of authorities to trust beside the system's")
+	f.StringVar(&c.Proxy, "proxy", "", "for Key Vault: URL of an HTTP proxy")
 	ls := &cobra.Command{
 		Use: "ls", Short: "List items and their points", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -78,6 +94,9 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 	if o.store == "" || o.vaultID == "" || len(o.keys) == 0 {
 		return usageError{fmt.Errorf("--store, --vault-id and --key are needed: they are on the vault's recovery sheet")}
 	}
+	if err := o.credentialKind(); err != nil {
+		return usageError{err}
+	}
 	id, err := crypt.ParseVaultID(o.vaultID)
 	if err != nil {
 		return usageError{err}
@@ -92,15 +111,10 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 	if err != nil {
 		return agent.Fault(err)
 	}
-	var keys []kek.Key
-	for i, uri := range o.keys {
-		opened, err := parts.Key(ctx, fmt.Sprintf("key %d", i+1), config.Key{URI: uri})
-		if err != nil {
-			return agent.Fault(err)
-		}
-		keys = append(keys, opened...)
+	ring, err := o.ring(ctx, parts, log)
+	if err != nil {
+		return agent.Fault(err)
 	}
-	ring := kek.NewRing(keys...)
 	defer ring.Close()
 	v, err := catalog.Open(ctx, st, catalog.OpenOptions{ID: id, Ring: ring})
 	if err != nil {
@@ -113,6 +127,56 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 	}
 	defer os.RemoveAll(dir)
 	return agent.Fault(do(ctx, &rescue{vault: v, parts: parts, dir: dir, log: log}))
+}
+
+// credentialKind completes the credential by what was given of it.
+func (o *rescueOptions) credentialKind() error {
+	c := &o.credential
+	if *c == (config.Credential{}) {
+		return nil
+	}
+	if !slices.ContainsFunc(o.keys, func(uri string) bool { return scheme(uri) == inKeyVault }) {
+		return errors.New("--tenant, --client and what else is for Key Vault need a --key there: https://NAME.vault.azure.net/keys/KEY")
+	}
+	switch {
+	case c.Certificate != "" && c.SecretSource != "":
+		return errors.New("--client-certificate and --client-secret-source are two alternatives: give one")
+	case c.Certificate != "":
+		c.Kind = config.KindCertificate
+	case c.SecretSource != "":
+		c.Kind = config.KindSecret
+	case c.Tenant != "":
+		return errors.New("--tenant needs --client-certificate or --client-secret-source")
+	default:
+		c.Kind = config.KindArc
+	}
+	return nil
+}
+
+// ring opens the keys. One that opens is enough; it is said what is wrong with the
+// others.
+func (o *rescueOptions) ring(ctx context.Context, parts agent.Parts, log *slog.Logger) (*kek.Ring, error) {
+	var keys []kek.Key
+	var missing []error
+	for i, uri := range o.keys {
+		key := config.Key{URI: uri}
+		if scheme(uri) == inKeyVault && o.credential.Kind != "" {
+			key.Credential = &o.credential
+		}
+		opened, err := parts.Key(ctx, fmt.Sprintf("key %d", i+1), key)
+		if err != nil {
+			missing = append(missing, fmt.Errorf("%s: %w", uri, err))
+			continue
+		}
+		keys = append(keys, opened...)
+	}
+	if len(keys) == 0 {
+		return nil, errors.Join(missing...)
+	}
+	for _, err := range missing {
+		log.Warn("key does not open, going on with the others", "err", err)
+	}
+	return kek.NewRing(keys...), nil
 }
 
 func (r *rescue) list(ctx context.Context, w io.Writer) error {

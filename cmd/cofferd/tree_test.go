@@ -169,3 +169,6 @@ func mount(dir string, flags uintptr, mib int) error {
 func without(all, some []string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) })
 }
+
+// inode is what a file is on its disk, whatever its name.
+func inode(info fs.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }

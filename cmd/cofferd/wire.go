@@ -68,9 +68,9 @@ func (w *wiring) openStore(ctx context.Context, url string) (store.Store, error)
 	}}), st}, nil
 }
 
-// patient is a store with patience that can be closed.
+// patient is a store with patience, and all that it can do, that can be closed.
 type patient struct {
-	store.Store
+	*retry.Store
 	inner store.Store
 }
 

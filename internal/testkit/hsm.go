@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -24,6 +25,9 @@ type Token struct {
 	Label   string
 	PIN     string
 	PINFile string // holds PIN, mode 0600
+	// Env is what a process that uses the token needs in its environment. It is empty
+	// if the test's own environment has it.
+	Env []string
 }
 
 // URI returns the PKCS#11 URI of the key with that label on the token.
@@ -35,16 +39,34 @@ func (tok Token) URI(object string) string {
 // SoftHSM makes a SoftHSM token. It does OAEP with SHA-1 only. Its library reads
 // the environment, so the test must not be parallel.
 func SoftHSM(t testing.TB) Token {
-	Part(t, "HSM")
 	t.Helper()
-	module := library(t, "libsofthsm2.so", "apt-get install softhsm2", "/usr/lib/softhsm", "/usr/lib/*/softhsm", "/usr/lib*/pkcs11")
-	dir := t.TempDir()
-	must(t, os.Mkdir(filepath.Join(dir, "tokens"), 0o700))
-	conf := filepath.Join(dir, "softhsm2.conf")
-	must(t, os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s/tokens\nobjectstore.backend = file\nlog.level = ERROR\n", dir), 0o600))
-	t.Setenv("SOFTHSM2_CONF", conf)
+	module, conf := softHSM(t)
+	t.Setenv(softHSMConf, conf)
 	tok := Token{Module: module, Label: "coffer test", PIN: "pin-of-softhsm-4711"}
 	return tok.Sibling(t, tok.Label)
+}
+
+// SoftHSMApart is SoftHSM for other processes than the test, which have Env in their
+// environment. The test may be parallel.
+func SoftHSMApart(t testing.TB) Token {
+	t.Helper()
+	module, conf := softHSM(t)
+	tok := Token{Module: module, Label: "coffer test", PIN: "pin-of-softhsm-4711", Env: []string{softHSMConf + "=" + conf}}
+	return tok.Sibling(t, tok.Label)
+}
+
+const softHSMConf = "SOFTHSM2_CONF"
+
+// softHSM returns the library and a configuration without tokens.
+func softHSM(t testing.TB) (module, conf string) {
+	t.Helper()
+	Part(t, "HSM")
+	module = library(t, "libsofthsm2.so", "apt-get install softhsm2", "/usr/lib/softhsm", "/usr/lib/*/softhsm", "/usr/lib*/pkcs11")
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "tokens"), 0o700))
+	conf = filepath.Join(dir, "softhsm2.conf")
+	must(t, os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s/tokens\nobjectstore.backend = file\nlog.level = ERROR\n", dir), 0o600))
+	return module, conf
 }
 
 // Sibling makes another token behind the library of a SoftHSM token, with the same
@@ -53,7 +75,7 @@ func (tok Token) Sibling(t testing.TB, label string) Token {
 	t.Helper()
 	tok.Label = label
 	tok.PINFile = tok.writePIN(t)
-	output(t, "softhsm2-util", "--init-token", "--free", "--label", tok.Label, "--pin", tok.PIN, "--so-pin", "so-pin-0815")
+	outputIn(t, tok.Env, "softhsm2-util", "--init-token", "--free", "--label", tok.Label, "--pin", tok.PIN, "--so-pin", "so-pin-0815")
 	return tok
 }
 
@@ -171,19 +193,25 @@ func shim(t testing.TB, module, params string) (string, *Faults) {
 // HSMServer serves a token to this process over a socket, and can die.
 type HSMServer struct {
 	socket, provider, uri string
+	env                   []string // besides the test's own
 	server                *exec.Cmd
 }
 
-// ServeHSM puts a socket and a server between the test and tok, as between a host
-// and an HSM on the network.
+// ServeHSM puts a socket and a server between those who use tok and tok, as between a
+// host and an HSM on the network.
 func ServeHSM(t testing.TB, tok Token) (Token, *HSMServer) {
 	t.Helper()
 	client := library(t, "p11-kit-client.so", "apt-get install p11-kit p11-kit-modules", "/usr/lib/*/pkcs11", "/usr/lib*/pkcs11")
 	dir, err := os.MkdirTemp("", "p11") // t.TempDir may be too long for a socket
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	s := &HSMServer{socket: filepath.Join(dir, "s"), provider: tok.Module, uri: "pkcs11:token=" + url.PathEscape(tok.Label)}
-	t.Setenv("P11_KIT_SERVER_ADDRESS", "unix:path="+s.socket)
+	s := &HSMServer{socket: filepath.Join(dir, "s"), provider: tok.Module, uri: "pkcs11:token=" + url.PathEscape(tok.Label), env: tok.Env}
+	const address = "P11_KIT_SERVER_ADDRESS"
+	if at := "unix:path=" + s.socket; tok.Env == nil {
+		t.Setenv(address, at)
+	} else {
+		tok.Env = append(slices.Clone(tok.Env), address+"="+at)
+	}
 	s.Start(t)
 	t.Cleanup(func() { s.Kill(t) })
 	tok.Module = client
@@ -194,6 +222,7 @@ func ServeHSM(t testing.TB, tok Token) (Token, *HSMServer) {
 func (s *HSMServer) Start(t testing.TB) {
 	t.Helper()
 	s.server = exec.Command("p11-kit", "server", "-f", "-n", s.socket, "--provider", s.provider, s.uri)
+	s.server.Env = append(os.Environ(), s.env...)
 	s.server.Stderr = os.Stderr
 	out, err := s.server.StdoutPipe()
 	must(t, err)
@@ -263,11 +292,19 @@ func library(t testing.TB, name, how string, folders ...string) string {
 // output runs a program and returns what it says.
 func output(t testing.TB, name string, args ...string) string {
 	t.Helper()
+	return outputIn(t, nil, name, args...)
+}
+
+// outputIn is output with more in the environment.
+func outputIn(t testing.TB, env []string, name string, args ...string) string {
+	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
 		Missing(t, name, "apt-get install softhsm2 libnss3-tools p11-kit gcc")
 	}
-	out, err := exec.Command(path, args...).CombinedOutput()
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
