@@ -127,6 +127,9 @@ func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) str
 	fmt.Fprintf(&b, "\nOne of these keys opens the vault; without all of them it is lost. The id says that\n")
 	fmt.Fprintf(&b, "it is this vault and no other. On a bare machine:\n\n")
 	fmt.Fprintf(&b, "  cofferd rescue --store '%s' --vault-id %s \\\n    --key '%s' ls\n", cfg.Store, v.ID(), a.Settings.Keys[cfg.Keys[0]].URI)
+	if hostOf(a.Settings.Keys[cfg.Keys[0]].URI) != "" {
+		fmt.Fprintf(&b, "\nwith what Key Vault asks for: --tenant, --client and the rest of cofferd rescue --help\n")
+	}
 	return b.String()
 }
 

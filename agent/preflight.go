@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
@@ -46,7 +47,7 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 		if failed[g] == nil {
 			continue
 		}
-		lines, err := a.missingKeys(it, g, failed[g])
+		lines, err := a.missingKeys(ctx, it, g, failed[g])
 		needs = append(needs, lines...)
 		cause = errors.Join(cause, err)
 	}
@@ -90,7 +91,7 @@ func (a *Agent) narrowed(ctx context.Context, it *item, name catalog.PointName, 
 
 // missingKeys says for one generation which keys would open it, why each does not,
 // and of what time the points are.
-func (a *Agent) missingKeys(it *item, generation uint32, err error) ([]string, error) {
+func (a *Agent) missingKeys(ctx context.Context, it *item, generation uint32, err error) ([]string, error) {
 	records := it.KeyRecords()
 	i := slices.IndexFunc(records, func(r catalog.KeyRecord) bool { return r.Generation == generation })
 	if i < 0 {
@@ -112,9 +113,24 @@ func (a *Agent) missingKeys(it *item, generation uint32, err error) ([]string, e
 		lines = append(lines, fmt.Sprintf("%s: %v", keyVersionLine(t.Ref.Name, t.Ref.URI, t.Ref.Version, t.Ref.Fingerprint, span), t.Err))
 	}
 	for _, w := range failed.Unknown {
-		lines = append(lines, fmt.Sprintf("%s: not in the config", keyVersionLine("", w.URI, w.Version, w.Fingerprint, span)))
+		lines = append(lines, fmt.Sprintf("%s: %s", keyVersionLine("", w.URI, w.Version, w.Fingerprint, span), a.whyNot(ctx, w)))
 	}
 	return lines, err
+}
+
+// whyNot says why no open key has the version that made a wrapping.
+func (a *Agent) whyNot(ctx context.Context, w kek.Wrapped) string {
+	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
+		uri, _, _ := strings.Cut(a.Settings.Keys[name].URI, "?")
+		if uri != w.URI && !strings.HasPrefix(uri, w.URI+"/") {
+			continue
+		}
+		if _, err := a.keys.Entry(ctx, name); err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("key %s has not this version now: it is disabled or gone, or the config names another", name)
+	}
+	return "not in the config"
 }
 
 func keyVersionLine(name, uri, version string, f kek.Fingerprint, span string) string {
