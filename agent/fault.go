@@ -23,6 +23,7 @@ var faults = [...]struct {
 	next string
 }{
 	{keyring.ErrUnrecorded, control.CodeFailed, "make room in, or mend, the agent's state folder; then check it: coffer audit verify"},
+	{keyring.ErrStale, control.CodeKeysInaccessible, "put that version back where it was; coffer key list shows what there is"},
 	{kek.ErrUnreachable, control.CodeKeysInaccessible, "see that the token or key service is up, then try again: coffer key list shows each key"},
 	{kek.ErrDenied, control.CodeKeysInaccessible, "check the key's PIN, permissions and state; coffer key list shows each key"},
 	{kek.ErrMissing, control.CodeKeysInaccessible, "check the key's uri in the config, or make the key: coffer key create NAME"},
