@@ -54,7 +54,7 @@ func (a Algorithm) Hash() (crypto.Hash, error) {
 	return 0, fmt.Errorf("%w: %v is not known to this version", ErrUnsuitable, a)
 }
 
-// WrapRSA encrypts secret under pub. It is the wrap of every provider: the
+// WrapRSA encrypts secret under pub. It is what every provider wraps with: the
 // public half needs nobody.
 func WrapRSA(pub *rsa.PublicKey, alg Algorithm, secret []byte) ([]byte, error) {
 	if err := checkSecret(secret); err != nil {
@@ -76,6 +76,25 @@ func checkSecret(secret []byte) error {
 		return fmt.Errorf("wrap a secret of %d bytes: want 1 to %d", len(secret), MaxSecret)
 	}
 	return nil
+}
+
+// WrapFor encrypts secret under the public half of the key that ref names, and says so
+// in the wrapping. Without MLKEM the half is RSA alone.
+func WrapFor(ref Ref, pub Hybrid, secret []byte) (Wrapped, error) {
+	var ciphertext []byte
+	var err error
+	if pub.MLKEM != nil {
+		ciphertext, err = pub.Wrap(secret)
+	} else {
+		ciphertext, err = WrapRSA(pub.RSA, ref.Algorithm, secret)
+	}
+	if err != nil {
+		return Wrapped{}, err
+	}
+	return Wrapped{
+		Provider: ref.Provider, URI: ref.URI, Version: ref.Version,
+		Fingerprint: ref.Fingerprint, Algorithm: ref.Algorithm, Ciphertext: ciphertext,
+	}, nil
 }
 
 // CheckWrapped returns ErrWrongKey unless w was made for the key of ref, by an

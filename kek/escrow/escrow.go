@@ -91,22 +91,7 @@ func Open(ctx context.Context, name, path string) (*Key, error) {
 func (k *Key) Ref() kek.Ref { return k.ref }
 
 // Wrap encrypts secret with RSA-OAEP-256, and with ML-KEM-768 if the key is hybrid.
-func (k *Key) Wrap(secret []byte) (kek.Wrapped, error) {
-	var ciphertext []byte
-	var err error
-	if k.pub.MLKEM != nil {
-		ciphertext, err = k.pub.Wrap(secret)
-	} else {
-		ciphertext, err = kek.WrapRSA(k.pub.RSA, k.ref.Algorithm, secret)
-	}
-	if err != nil {
-		return kek.Wrapped{}, err
-	}
-	return kek.Wrapped{
-		Provider: k.ref.Provider, URI: k.ref.URI, Fingerprint: k.ref.Fingerprint,
-		Algorithm: k.ref.Algorithm, Ciphertext: ciphertext,
-	}, nil
-}
+func (k *Key) Wrap(secret []byte) (kek.Wrapped, error) { return kek.WrapFor(k.ref, k.pub, secret) }
 
 // String says which key it is.
 func (k *Key) String() string { return k.ref.LogValue().String() }

@@ -62,14 +62,7 @@ func (k *key) Wrap(secret []byte) (kek.Wrapped, error) {
 	if err := k.mayWrap(is); err != nil {
 		return kek.Wrapped{}, err
 	}
-	ciphertext, err := kek.WrapRSA(is.pub, k.ref.Algorithm, secret)
-	if err != nil {
-		return kek.Wrapped{}, err
-	}
-	return kek.Wrapped{
-		Provider: k.ref.Provider, URI: k.ref.URI, Version: k.ref.Version,
-		Fingerprint: k.ref.Fingerprint, Algorithm: k.ref.Algorithm, Ciphertext: ciphertext,
-	}, nil
+	return kek.WrapFor(k.ref, kek.Hybrid{RSA: is.pub}, secret)
 }
 
 func (k *key) mayWrap(is version) error {

@@ -40,14 +40,7 @@ func (k *key) Ref() kek.Ref { return k.ref }
 func (k *key) Cautions() []string { return append([]string(nil), k.cautions...) }
 
 func (k *key) Wrap(secret []byte) (kek.Wrapped, error) {
-	ciphertext, err := kek.WrapRSA(k.pub, k.ref.Algorithm, secret)
-	if err != nil {
-		return kek.Wrapped{}, err
-	}
-	return kek.Wrapped{
-		Provider: k.ref.Provider, URI: k.ref.URI, Version: k.ref.Version,
-		Fingerprint: k.ref.Fingerprint, Algorithm: k.ref.Algorithm, Ciphertext: ciphertext,
-	}, nil
+	return kek.WrapFor(k.ref, kek.Hybrid{RSA: k.pub}, secret)
 }
 
 func (k *key) Unwrap(ctx context.Context, w kek.Wrapped) ([]byte, error) {

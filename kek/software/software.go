@@ -111,22 +111,7 @@ func (p private) equal(pub kek.Hybrid) bool {
 func (k *Key) Ref() kek.Ref { return k.ref }
 
 // Wrap encrypts secret with RSA-OAEP-256, and with ML-KEM-768 if the key is hybrid.
-func (k *Key) Wrap(secret []byte) (kek.Wrapped, error) {
-	var ciphertext []byte
-	var err error
-	if k.pub.MLKEM != nil {
-		ciphertext, err = k.pub.Wrap(secret)
-	} else {
-		ciphertext, err = kek.WrapRSA(k.pub.RSA, k.ref.Algorithm, secret)
-	}
-	if err != nil {
-		return kek.Wrapped{}, err
-	}
-	return kek.Wrapped{
-		Provider: k.ref.Provider, URI: k.ref.URI, Fingerprint: k.ref.Fingerprint,
-		Algorithm: k.ref.Algorithm, Ciphertext: ciphertext,
-	}, nil
-}
+func (k *Key) Wrap(secret []byte) (kek.Wrapped, error) { return kek.WrapFor(k.ref, k.pub, secret) }
 
 // Unwrap reads the private key and opens w.
 func (k *Key) Unwrap(ctx context.Context, w kek.Wrapped) ([]byte, error) {
