@@ -99,12 +99,20 @@ func (a *Agent) wantedMode(cfg config.Vault) catalog.Mode {
 	if cfg.Mode == catalog.SoftwareKeys.String() {
 		return catalog.SoftwareKeys
 	}
-	for _, key := range cfg.Keys {
-		if isSoftware(a.Settings.Keys[key]) {
-			return catalog.SoftwareKeys
-		}
+	if _, ok := a.fileKey(cfg); ok {
+		return catalog.SoftwareKeys
 	}
 	return catalog.CustomerManaged
+}
+
+// fileKey returns the first key of a vault that is a file and wraps what is new.
+func (a *Agent) fileKey(cfg config.Vault) (name string, ok bool) {
+	for _, key := range cfg.Keys {
+		if isSoftware(a.Settings.Keys[key]) {
+			return key, true
+		}
+	}
+	return "", false
 }
 
 // isSoftware tells whether a key is a file.

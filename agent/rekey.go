@@ -45,11 +45,9 @@ func (a *Agent) RaiseMode(ctx context.Context, req control.VaultMode) (control.J
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("the config says that vault %s has software keys", req.Vault),
 			Next: fmt.Sprintf("write vaults.%s.mode: customer-managed, restart the agent, and say this again", req.Vault)}
 	}
-	for _, key := range a.Settings.Vaults[req.Vault].Keys {
-		if isSoftware(a.Settings.Keys[key]) {
-			return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s of vault %s is a file", key, req.Vault),
-				Next: fmt.Sprintf("name HSM or Key Vault keys in vaults.%s.keys, move %s to vaults.%s.restore_keys, restart the agent, and say this again", req.Vault, key, req.Vault)}
-		}
+	if key, ok := a.fileKey(a.Settings.Vaults[req.Vault]); ok {
+		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s of vault %s is a file", key, req.Vault),
+			Next: fmt.Sprintf("name HSM or Key Vault keys in vaults.%s.keys, move %s to vaults.%s.restore_keys, restart the agent, and say this again", req.Vault, key, req.Vault)}
 	}
 	return a.startRekey(control.PeerFrom(ctx).String(), rekey{vault: req.Vault, mode: catalog.CustomerManaged}), nil
 }

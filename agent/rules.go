@@ -29,8 +29,8 @@ func (a *Agent) rules() custody.Rules {
 	return r
 }
 
-// subject is what the rules judge: a vault and its keys, as their providers
-// describe them. Only the keys named in only, if any are.
+// subject is what the rules judge: a vault and the keys of these names, as their
+// providers describe them.
 func (a *Agent) subject(ctx context.Context, vault string, mode catalog.Mode, names ...string) custody.Subject {
 	s := custody.Subject{Vault: vault, Mode: mode.String()}
 	for _, name := range names {

@@ -144,15 +144,25 @@ func (a *Agent) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (cont
 		if f.inUse {
 			u.Because = "it is in use"
 		}
-		for _, vault := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
-			if _, err := a.pinned(vault); err != nil {
-				continue // nothing hangs on a key there
-			}
-			if err := a.usageIn(ctx, vault, req.Key, f, gone, &u); err != nil {
+		out.Versions = append(out.Versions, u)
+	}
+	for _, vault := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
+		if _, err := a.pinned(vault); err != nil {
+			continue // nothing hangs on a key there
+		}
+		v, err := a.vault(ctx, vault)
+		if err != nil {
+			return out, err
+		}
+		records, err := secrets(ctx, v)
+		if err != nil {
+			return out, err
+		}
+		for i, f := range versions {
+			if err := a.usageIn(ctx, v, records, req.Key, f, gone, &out.Versions[i]); err != nil {
 				return out, err
 			}
 		}
-		out.Versions = append(out.Versions, u)
 	}
 	return out, nil
 }
@@ -212,16 +222,10 @@ func (a *Agent) wraps(key string) bool {
 	return false
 }
 
-// usageIn adds to u what hangs on a key version in one vault, if all in gone are gone.
-func (a *Agent) usageIn(ctx context.Context, name, key string, k keyVersion, gone map[kek.Fingerprint]bool, u *control.VersionUsage) error {
-	v, err := a.vault(ctx, name)
-	if err != nil {
-		return err
-	}
-	records, err := secrets(ctx, v)
-	if err != nil {
-		return err
-	}
+// usageIn adds to u what hangs on a key version in one vault, whose key records these
+// are, if all in gone are gone.
+func (a *Agent) usageIn(ctx context.Context, v *vault, records []catalog.KeyRecord, key string, k keyVersion, gone map[kek.Fingerprint]bool, u *control.VersionUsage) error {
+	name := v.name
 	ours := a.openers(ctx, name)
 	refers := 0
 	for _, r := range records {

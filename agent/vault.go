@@ -183,11 +183,9 @@ func (a *Agent) modeHolds(name string, v *catalog.Vault) error {
 		v.Close()
 		return fmt.Errorf("%w: write vaults.%s.mode: customer-managed", ErrMode, name)
 	}
-	for _, key := range cfg.Keys {
-		if isSoftware(a.Settings.Keys[key]) {
-			v.Close()
-			return fmt.Errorf("%w: key %s is a file: take it out of vaults.%s.keys, or name it under restore_keys", ErrMode, key, name)
-		}
+	if key, ok := a.fileKey(cfg); ok {
+		v.Close()
+		return fmt.Errorf("%w: key %s is a file: take it out of vaults.%s.keys, or name it under restore_keys", ErrMode, key, name)
 	}
 	return nil
 }
