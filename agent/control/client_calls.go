@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -274,7 +275,9 @@ func (c *Client) Input(ctx context.Context, id int64, r io.Reader) error {
 		body.trailer = http.Header{trailerLength: nil}
 		req.Trailer = body.trailer
 	})
-	if failed := body.failure(); failed != nil && ctx.Err() == nil {
+	// It is told also if the job ended first, and the caller with it: all that an end of
+	// ctx makes of the body is a closed pipe.
+	if failed := body.failure(); failed != nil && !errors.Is(failed, io.ErrClosedPipe) {
 		if err == nil {
 			resp.Body.Close()
 		}

@@ -36,6 +36,9 @@ func startProxy(t *testing.T, dial func(network, address string) (net.Conn, erro
 		defer far.Close()
 		tunnels.Add(1)
 		w.WriteHeader(http.StatusOK)
+		// Counted before the server lets go of the connection: until then it waits.
+		under.Add(1)
+		defer under.Done()
 		near, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
