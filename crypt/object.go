@@ -15,9 +15,15 @@ type Kind byte
 
 // The kinds.
 const (
-	Pack  Kind = 'P'
-	Index Kind = 'I'
-	Point Kind = 'R'
+	Pack    Kind = 'P'
+	Index   Kind = 'I'
+	Point   Kind = 'R'
+	Session Kind = 'S' // a backup that has begun
+	Mark    Kind = 'M' // what a prune is to remove
+	Witness Kind = 'W' // the sessions that may not know of a mark
+	Repack  Kind = 'X' // packs that others stand for
+	Hold    Kind = 'H' // a hold on a point, or its end
+	Removed Kind = 'D' // what a prune is about to remove
 )
 
 // Sizes of a sealed object, in bytes.

@@ -138,11 +138,23 @@ func (b Body) Slice(off, n int64) Body {
 // Reader returns a new reader over b, which several readers may share.
 func (b Body) Reader() io.ReadSeeker { return &bodyReader{body: b, size: b.Size()} }
 
-// Retention asks the store to refuse deletion until a time. A store that cannot
-// promise that refuses the Put with errors.ErrUnsupported.
+// Retention asks the store to refuse deletion until a time, or a little longer. A
+// store that cannot promise that refuses the Put with errors.ErrUnsupported.
 type Retention struct {
 	Until      time.Time // zero: none
 	Compliance bool      // false: governance mode
+}
+
+// Extended returns the retention of an object that has r and is to be kept as next
+// says: the later end, and the mode of the one in force.
+func (r Retention) Extended(next Retention, now time.Time) Retention {
+	if !now.Before(r.Until) {
+		r.Compliance = next.Compliance
+	}
+	if r.Until.Before(next.Until) {
+		r.Until = next.Until
+	}
+	return r
 }
 
 // PutOptions of a Put. The zero value asks for nothing special.
@@ -184,12 +196,17 @@ type Deleter interface {
 	Delete(ctx context.Context, key Key) error
 }
 
-// Retainer is a Deleter that knows until when its objects may not be deleted.
+// Retainer is what a store can do that keeps objects from being deleted.
 type Retainer interface {
 	// RetainedUntil returns when the retention of the object ends, or the zero time
 	// if it has none, or one without an end. errors.ErrUnsupported if the store
 	// cannot say.
 	RetainedUntil(ctx context.Context, key Key) (time.Time, error)
+	// Retain sees to it that the object is kept until r.Until at the least. It never
+	// shortens a retention. An object that is under one keeps its mode; one that is
+	// not gets that of r. ErrNotExist if there is no such object,
+	// errors.ErrUnsupported if the store cannot keep it.
+	Retain(ctx context.Context, key Key, r Retention) error
 }
 
 // Store is all of it. Implementations are safe for concurrent use.

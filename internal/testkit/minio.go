@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -115,15 +116,51 @@ func (m *MinIO) transport() *http.Transport {
 // BucketOptions of a bucket. The zero value is a plain one.
 type BucketOptions struct {
 	ObjectLock bool
+	// Keep is for how many days the bucket lets nobody remove anything (compliance).
+	Keep uint
 }
 
 // Bucket makes a bucket.
 func (m *MinIO) Bucket(t testing.TB, name string, opts BucketOptions) {
 	t.Helper()
-	err := m.Client(t).MakeBucket(t.Context(), name, minio.MakeBucketOptions{ObjectLocking: opts.ObjectLock})
+	c := m.Client(t)
+	err := c.MakeBucket(t.Context(), name, minio.MakeBucketOptions{ObjectLocking: opts.ObjectLock || opts.Keep > 0})
+	if err == nil && opts.Keep > 0 {
+		mode, unit := minio.Compliance, minio.Days
+		err = c.SetBucketObjectLockConfig(t.Context(), name, &mode, &opts.Keep, &unit)
+	}
 	if err != nil {
 		t.Fatalf("make bucket %s: %v", name, err)
 	}
+}
+
+// Allow makes credentials that may do some actions ("s3:GetObject") with a bucket and
+// nothing else, and returns the file that they are in. Store URLs take it with As.
+func (m *MinIO) Allow(t testing.TB, bucket string, actions ...string) string {
+	t.Helper()
+	policy, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": []any{map[string]any{
+		"Effect": "Allow", "Action": actions, "Resource": []string{"arn:aws:s3:::" + bucket, "arn:aws:s3:::" + bucket + "/*"},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := m.transport()
+	defer transport.CloseIdleConnections()
+	role := credentials.New(&credentials.STSAssumeRole{STSEndpoint: m.base(), Client: &http.Client{Transport: transport},
+		Options: credentials.STSAssumeRoleOptions{AccessKey: m.AccessKey, SecretKey: m.SecretKey, Policy: string(policy)}})
+	v, err := role.GetWithContext(nil)
+	if err != nil {
+		t.Fatalf("make credentials that may %s: %v", actions, err)
+	}
+	path := filepath.Join(t.TempDir(), "credentials")
+	writeFile(t, path, fmt.Sprintf("[default]\naws_access_key_id=%s\naws_secret_access_key=%s\naws_session_token=%s\n",
+		v.AccessKeyID, v.SecretAccessKey, v.SessionToken))
+	return path
+}
+
+// As returns a store URL of this server with other credentials.
+func (m *MinIO) As(credsFile, storeURL string) string {
+	return strings.Replace(storeURL, url.QueryEscape(m.CredsFile), url.QueryEscape(credsFile), 1)
 }
 
 // Client returns an administrator's client.

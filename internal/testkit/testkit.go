@@ -28,17 +28,22 @@ func Part(t testing.TB, name string) {
 // Tool returns the path of a program that make built into the tool cache.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
-	dir := os.Getenv("COFFER_TOOLS")
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir = filepath.Join(cache, "coffer-tools")
-	}
-	path := filepath.Join(dir, "bin", name)
+	path := filepath.Join(cache(t), "bin", name)
 	if _, err := os.Stat(path); err != nil {
 		Missing(t, name, "make tools builds it")
 	}
 	return path
+}
+
+// cache is the folder of what is made once.
+func cache(t testing.TB) string {
+	t.Helper()
+	if dir := os.Getenv("COFFER_TOOLS"); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "coffer-tools")
 }

@@ -121,7 +121,7 @@ func (t *token) introduce() string {
 	if pin.IsZero() {
 		return says + " and asks for no PIN"
 	}
-	return fmt.Sprintf("%s and takes the PIN in %s", says, pin)
+	return fmt.Sprintf("%s and accepts the PIN from %s", says, pin)
 }
 
 func (r *report) protection(cautions []string, facts kek.Facts) {
@@ -169,7 +169,7 @@ func next(stage kek.Stage, err error) string {
 	case errors.Is(err, kek.ErrUnreachable):
 		return "see that the token, or its server, still answers; then check again"
 	case errors.Is(err, kek.ErrDenied) && stage == kek.StageIdentity:
-		return "put the token's PIN where pin-source says; each new PIN there is tried once"
+		return "put the right PIN where pin-source says: each new one there is tried once; if the token is locked, unlock it first"
 	case errors.Is(err, kek.ErrDenied):
 		return "let this user of the token use the key, with the token's own tool"
 	case errors.Is(err, kek.ErrMissing):

@@ -41,7 +41,7 @@ func TestCheck(t *testing.T) {
 		want  string
 		says  []string
 	}{
-		"SoftHSM": {testkit.SoftHSM, "ppwpw", []string{`token "coffer test" (SoftHSM v2`, "takes the PIN in file:", "this token is software", "RSA, 2048 bits, exponent 65537", "SHA-1 only"}},
+		"SoftHSM": {testkit.SoftHSM, "ppwpw", []string{`token "coffer test" (SoftHSM v2`, "accepts the PIN from file:", "this token is software", "RSA, 2048 bits, exponent 65537", "SHA-1 only"}},
 		"NSS":     {testkit.NSS, "ppwpp", []string{`key "kek", version 00000000`, "older versions: 1", "CKA_LOCAL", "with RSA-OAEP-256"}},
 	} {
 		t.Run(name, func(t *testing.T) {

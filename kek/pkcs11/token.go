@@ -289,10 +289,10 @@ func (t *token) refuse(sum pinSum, err error) error {
 	if !ok || classify(code) != refused {
 		return fmt.Errorf("%w: %s: %w", kek.ErrUnreachable, name, err)
 	}
-	reason := "refuses the PIN in"
+	reason := "refuses the PIN from"
 	next := "correct it there"
 	if code == ckrPinLocked {
-		reason, next = "is locked and takes no PIN, not the one in", "unlock it with the security officer's PIN, then restart the service"
+		reason, next = "is locked and accepts no PIN, also not the one from", "unlock it with the security officer's PIN, then restart the service"
 	}
 	again := fmt.Errorf("%w: %s %s %s: %w; it is not tried again, so that the token is not locked: %s", kek.ErrDenied, name, reason, source, err, next)
 	t.mu.Lock()

@@ -47,20 +47,17 @@ func Create(ctx context.Context, uri string, opts CreateOptions) error {
 		return err
 	}
 	if _, err := os.Lstat(f.path); err == nil {
-		return fmt.Errorf("create key: %s is there already, and is left as it is: %w", f.path, fs.ErrExist)
+		return fmt.Errorf("%s is left as it is: %w", f.path, fs.ErrExist)
 	}
 	text, err := f.generate(opts)
 	if err != nil {
-		return fmt.Errorf("create key: %w", err)
+		return err
 	}
 	defer clear(text)
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("create key: %w", err)
+		return err
 	}
-	if err := publish(f.path, text); err != nil {
-		return fmt.Errorf("create key: %w", err)
-	}
-	return nil
+	return publish(f.path, text)
 }
 
 // generate returns a new key in PEM.

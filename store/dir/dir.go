@@ -1,12 +1,16 @@
 // Package dir keeps a vault in a folder of a file system: the store that needs
 // nothing else.
 //
-// An object is a file under the name of its key, mode 0600. It is written and
+// An object is a file under the name of its key, mode 0400. It is written and
 // synced under another name in the folder .tmp, which no listing shows, and then
 // given its own name in one step that never replaces. A crash leaves either the
 // whole object or a file in .tmp. Whoever writes such a file holds a lock on it,
 // so that the next Open can tell a leftover from work in progress without
 // trusting any clock, and removes it.
+//
+// An object under retention has the immutable attribute, where the file system and
+// the rights of this process allow it, so that nothing changes or removes it; the
+// attribute user.coffer.retain says until when (retain.go).
 //
 // Folders are made as keys need them, mode 0700, and are never removed: an empty
 // one costs nothing, and removing it would race with a Put into it.
@@ -25,6 +29,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cofferbackup/coffer/store"
 )
@@ -37,8 +42,10 @@ const writeBlock = 4 << 20
 
 // Store is a folder. It implements store.Store.
 type Store struct {
-	root string
-	tmp  string
+	root     string
+	tmp      string
+	now      func() time.Time
+	readOnly bool
 	// place gives a finished file its name.
 	place func(f *os.File, path string) error
 	// known says that .tmp has been seen: if it is not there later, this is not
@@ -52,7 +59,19 @@ type Store struct {
 	durable map[string]struct{}
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store    = (*Store)(nil)
+	_ store.Retainer = (*Store)(nil)
+)
+
+// Config of a Store.
+type Config struct {
+	Root string
+	Now  func() time.Time // tells whether a retention has ended; nil: time.Now
+	// ReadOnly leaves everything as it is, leftovers of crashes too, and refuses to
+	// change anything.
+	ReadOnly bool
+}
 
 // Create makes the folder of a new store, and the folders above it, and syncs
 // them. A folder that is there already must be empty or a store.
@@ -102,12 +121,18 @@ func makeDurable(dir string) error {
 	return syncDir(parent)
 }
 
-// Open opens the store in the folder root, which must be there, and removes what
-// a crash left in it. It changes nothing else, so that a store on a read-only
-// file system can be read.
-func Open(root string) (*Store, error) {
-	root = filepath.Clean(root)
-	s := &Store{root: root, tmp: filepath.Join(root, tmpName), place: place, durable: make(map[string]struct{})}
+// Open opens the store in the folder root on the real clock.
+func Open(root string) (*Store, error) { return OpenWith(Config{Root: root}) }
+
+// OpenWith opens the store in a folder, which must be there, and removes what a
+// crash left in it. It changes nothing else, so that a store on a read-only file
+// system can be read.
+func OpenWith(cfg Config) (*Store, error) {
+	root := filepath.Clean(cfg.Root)
+	s := &Store{root: root, tmp: filepath.Join(root, tmpName), now: cfg.Now, readOnly: cfg.ReadOnly, place: place, durable: make(map[string]struct{})}
+	if s.now == nil {
+		s.now = time.Now
+	}
 	f, err := os.Open(root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open store %s: %w: there is no such folder; mount it, or make a new vault there", root, store.ErrMissing)
@@ -134,10 +159,21 @@ func (s *Store) sweep() {
 	}
 	s.known.Store(true)
 	for _, e := range entries {
-		if e.Type().IsRegular() {
+		if e.Type().IsRegular() && !s.readOnly {
 			removeStale(filepath.Join(s.tmp, e.Name()))
 		}
 	}
+}
+
+// changes is store.CheckCall for an operation that changes something.
+func (s *Store) changes(ctx context.Context, op string, key store.Key) error {
+	if err := store.CheckCall(ctx, key); err != nil {
+		return err
+	}
+	if s.readOnly {
+		return s.fail(op, key, fmt.Errorf("%w: it was opened for reading", store.ErrDenied))
+	}
+	return nil
 }
 
 func (s *Store) path(key store.Key) string {
@@ -208,7 +244,7 @@ func (s *Store) Stat(ctx context.Context, key store.Key) (store.Info, error) {
 
 // Delete implements store.Deleter.
 func (s *Store) Delete(ctx context.Context, key store.Key) error {
-	if err := store.CheckCall(ctx, key); err != nil {
+	if err := s.changes(ctx, "delete", key); err != nil {
 		return err
 	}
 	path := s.path(key)
@@ -217,7 +253,7 @@ func (s *Store) Delete(ctx context.Context, key store.Key) error {
 		return nil // the folder of other keys
 	}
 	if err == nil {
-		err = os.Remove(path)
+		err = s.remove(path)
 	}
 	if err == nil {
 		// Without this, a crash could bring back a point whose packs are gone.

@@ -17,9 +17,15 @@ import (
 // mount mounts a file system in memory and returns its folder.
 func mount(t *testing.T, options string) string {
 	t.Helper()
+	return mountAs(t, "tmpfs", options)
+}
+
+// mountAs is mount of a file system of some other kind.
+func mountAs(t *testing.T, kind, options string) string {
+	t.Helper()
 	at := t.TempDir()
-	if err := unix.Mount("tmpfs", at, "tmpfs", 0, options); err != nil {
-		testkit.Missing(t, "a mount of tmpfs ("+err.Error()+")", "run the test as root")
+	if err := unix.Mount(kind, at, kind, 0, options); err != nil {
+		testkit.Missing(t, "a mount of "+kind+" ("+err.Error()+")", "run the test as root")
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/dir"
@@ -67,19 +68,30 @@ func list(t *testing.T, s store.Store) []store.Key {
 	return keys
 }
 
+// thawed has what a test leaves under retention let go when it ends.
+func thawed(t *testing.T, root string) string {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := dir.ThawAll(root); err != nil {
+			t.Error(err)
+		}
+	})
+	return root
+}
+
 func TestContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return create(t, filepath.Join(t.TempDir(), "new")) })
+	storetest.Run(t, func(t *testing.T) store.Store { return create(t, filepath.Join(thawed(t, t.TempDir()), "new")) })
 }
 
 // TestContractOfMadeFolder: an administrator may make the folder, too.
 func TestContractOfMadeFolder(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t, t.TempDir()) })
+	storetest.Run(t, func(t *testing.T) store.Store { return open(t, thawed(t, t.TempDir())) })
 }
 
 // TestContractOfLinks: NFS cannot rename without replacing, so files are linked.
 func TestContractOfLinks(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store {
-		root := t.TempDir()
+		root := thawed(t, t.TempDir())
 		t.Cleanup(func() {
 			if got := unfinished(t, root); len(got) != 0 {
 				t.Errorf(".tmp holds %q", got)
@@ -113,7 +125,7 @@ func TestModes(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "a", "vault")
 	put(t, create(t, root), "items/a/x", "x")
 	for path, want := range map[string]fs.FileMode{
-		"": fs.ModeDir | 0o700, ".tmp": fs.ModeDir | 0o700, "items": fs.ModeDir | 0o700, "items/a": fs.ModeDir | 0o700, "items/a/x": 0o600,
+		"": fs.ModeDir | 0o700, ".tmp": fs.ModeDir | 0o700, "items": fs.ModeDir | 0o700, "items/a": fs.ModeDir | 0o700, "items/a/x": 0o400,
 	} {
 		info, err := os.Stat(filepath.Join(root, path))
 		if err != nil || info.Mode() != want {
@@ -147,6 +159,31 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	}
 	if got, err := store.ReadAll(t.Context(), s, "a", 10); err != nil || string(got) != "x" {
 		t.Errorf("the finished object: %q, %v", got, err)
+	}
+}
+
+// TestReadOnlyStore: who only looks leaves everything as it is.
+func TestReadOnlyStore(t *testing.T) {
+	root := t.TempDir()
+	put(t, create(t, root), "a", "x")
+	write(t, filepath.Join(root, ".tmp", "put-123"), "half an object")
+	s, err := dir.OpenWith(dir.Config{Root: root, ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for op, err := range map[string]error{
+		"put": s.Put(t.Context(), "b", nil, store.PutOptions{}), "delete": s.Delete(t.Context(), "a"),
+		"retain": s.Retain(t.Context(), "a", store.Retention{Until: time.Now().Add(time.Hour)}),
+	} {
+		if !errors.Is(err, store.ErrDenied) {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+	if got, err := store.ReadAll(t.Context(), s, "a", 10); err != nil || string(got) != "x" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if left, got := unfinished(t, root), list(t, s); len(left) != 1 || len(got) != 1 {
+		t.Errorf(".tmp holds %q, and the store %q", left, got)
 	}
 }
 

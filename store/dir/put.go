@@ -11,23 +11,25 @@ import (
 	"github.com/cofferbackup/coffer/store"
 )
 
-// Put implements store.Putter. It refuses retention: a file system has no way to
-// keep that promise.
+// Put implements store.Putter. It refuses retention where the folder cannot keep that
+// promise, and compliance everywhere.
 func (s *Store) Put(ctx context.Context, key store.Key, body store.Body, opts store.PutOptions) error {
 	if err := store.CheckPut(ctx, key, body); err != nil {
 		return err
 	}
-	if !opts.Retention.Until.IsZero() {
-		return fmt.Errorf("put %s in %s: %w: a folder cannot keep an object from being deleted; use a bucket with object lock",
-			key, s.root, errors.ErrUnsupported)
+	if err := s.changes(ctx, "put", key); err != nil {
+		return err
 	}
-	if err := s.put(ctx, s.path(key), body); err != nil {
+	if err := keeps(opts.Retention); err != nil {
+		return s.fail("put", key, err)
+	}
+	if err := s.put(ctx, s.path(key), body, opts.Retention); err != nil {
 		return s.fail("put", key, err)
 	}
 	return nil
 }
 
-func (s *Store) put(ctx context.Context, path string, body store.Body) error {
+func (s *Store) put(ctx context.Context, path string, body store.Body, r store.Retention) error {
 	// Only to save the work: place decides.
 	if _, err := os.Lstat(path); err == nil {
 		return s.taken(path)
@@ -46,6 +48,10 @@ func (s *Store) put(ctx context.Context, path string, body store.Body) error {
 	if err := write(ctx, f, body); err != nil {
 		return err
 	}
+	if err := protect(f, r); err != nil {
+		return err
+	}
+	seal(f)
 	if err := f.Sync(); err != nil {
 		return err
 	}
@@ -75,6 +81,12 @@ func (s *Store) put(ctx context.Context, path string, body store.Body) error {
 		return err
 	}
 	placed = true
+	if !r.Until.IsZero() {
+		// A crash here leaves an object that Delete keeps and rm does not.
+		if err := freeze(f); err != nil {
+			return err
+		}
+	}
 	// A crash here leaves the whole object or nothing, as the file system likes.
 	return syncDir(dir)
 }

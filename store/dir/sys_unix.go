@@ -62,11 +62,15 @@ func lockNew(f *os.File) bool {
 // removeStale removes a file that nobody holds a lock on.
 func removeStale(path string) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil { // perhaps only for writing, which NFS wants for a lock
+		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	}
 	if err != nil {
 		return
 	}
 	defer f.Close()
 	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		thawStale(f)
 		_ = os.Remove(path)
 	}
 }

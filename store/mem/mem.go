@@ -34,10 +34,13 @@ type Store struct {
 type object struct {
 	data     []byte // never changed in place
 	modified time.Time
-	locked   time.Time
+	kept     store.Retention
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store    = (*Store)(nil)
+	_ store.Retainer = (*Store)(nil)
+)
 
 // New returns an empty store.
 func New(cfg Config) *Store {
@@ -128,7 +131,7 @@ func (s *Store) Put(ctx context.Context, key store.Key, body store.Body, opts st
 	if s.cfg.Limit > 0 && s.used+size > s.cfg.Limit {
 		return fmt.Errorf("put %s: %w", key, store.ErrFull)
 	}
-	s.objects[key] = object{data: data, modified: s.cfg.Now(), locked: opts.Retention.Until}
+	s.objects[key] = object{data: data, modified: s.cfg.Now(), kept: opts.Retention}
 	s.used += size
 	return nil
 }
@@ -191,10 +194,40 @@ func (s *Store) Delete(ctx context.Context, key store.Key) error {
 	if !ok {
 		return nil
 	}
-	if s.cfg.Now().Before(o.locked) {
-		return fmt.Errorf("delete %s: %w until %s", key, store.ErrLocked, o.locked.UTC().Format(time.RFC3339))
+	if s.cfg.Now().Before(o.kept.Until) {
+		return fmt.Errorf("delete %s: %w until %s", key, store.ErrLocked, o.kept.Until.UTC().Format(time.RFC3339))
 	}
 	delete(s.objects, key)
 	s.used -= int64(len(o.data))
+	return nil
+}
+
+// RetainedUntil implements store.Retainer.
+func (s *Store) RetainedUntil(ctx context.Context, key store.Key) (time.Time, error) {
+	if err := store.CheckCall(ctx, key); err != nil {
+		return time.Time{}, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	o, ok := s.objects[key]
+	if !ok {
+		return time.Time{}, fmt.Errorf("retention of %s: %w", key, store.ErrNotExist)
+	}
+	return o.kept.Until, nil
+}
+
+// Retain implements store.Retainer.
+func (s *Store) Retain(ctx context.Context, key store.Key, r store.Retention) error {
+	if err := store.CheckCall(ctx, key); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.objects[key]
+	if !ok {
+		return fmt.Errorf("retain %s: %w", key, store.ErrNotExist)
+	}
+	o.kept = o.kept.Extended(r, s.cfg.Now())
+	s.objects[key] = o
 	return nil
 }

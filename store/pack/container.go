@@ -102,6 +102,9 @@ func Scrub(object []byte) (crypt.Header, error) {
 	if err != nil {
 		return h, err
 	}
+	if h.Kind != crypt.Pack && f.payloadAt != crypt.HeaderSize {
+		return h, fmt.Errorf("payload does not follow the header: %w", crypt.ErrDamaged)
+	}
 	covered := f.payloadAt + f.payloadLen
 	table := object[covered:]
 	end := len(table) - footerSize + 28

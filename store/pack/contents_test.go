@@ -2,11 +2,15 @@ package pack_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
+	"errors"
+	"hash/crc32"
 	"strings"
 	"testing"
 
 	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/store/pack"
 )
 
@@ -114,4 +118,25 @@ func FuzzDecodeContents(f *testing.F) {
 			t.Fatalf("%x is read, and written as %x, %v", b, again, err)
 		}
 	})
+}
+
+// TestScrubOfGap: only a pack has anything between its header and its payload.
+func TestScrubOfGap(t *testing.T) {
+	s := crypt.NewSecret()
+	defer s.Close()
+	object, err := pack.SealObject(s, crypt.Place{Kind: crypt.Index, Generation: 1}, []byte("payload"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pack.Scrub(object); err != nil {
+		t.Fatal(err)
+	}
+	footer := object[len(object)-40:]
+	binary.BigEndian.PutUint64(footer, binary.BigEndian.Uint64(footer)+1)
+	binary.BigEndian.PutUint32(footer[8:], binary.BigEndian.Uint32(footer[8:])-1)
+	sums := object[len(object)-40-4 : len(object)-12] // one block's, and the footer before its own
+	binary.BigEndian.PutUint32(footer[28:], crc32.Checksum(sums, crc32.MakeTable(crc32.Castagnoli)))
+	if _, err := pack.Scrub(object); !errors.Is(err, crypt.ErrDamaged) || !strings.Contains(err.Error(), "does not follow the header") {
+		t.Errorf("an index with a gap after its header: %v", err)
+	}
 }

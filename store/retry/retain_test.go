@@ -1,38 +1,39 @@
 package retry_test
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/mem"
+	"github.com/cofferbackup/coffer/store/storetest"
 )
 
-// retaining says until when it keeps objects, after some silence.
-type retaining struct {
-	*mem.Store
-	silent *int
-	until  time.Time
-}
+// forgetful is a store without any retention.
+type forgetful struct{ store.Store }
 
-func (r retaining) RetainedUntil(context.Context, store.Key) (time.Time, error) {
-	if *r.silent > 0 {
-		*r.silent--
-		return time.Time{}, store.ErrUnavailable
-	}
-	return r.until, nil
-}
-
-// TestRetainer: what the inner store knows is passed on, and asked for again.
+// TestRetainer: what the inner store can do is asked for again until it answers.
 func TestRetainer(t *testing.T) {
-	c, silent, until := &clock{}, 2, time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
-	s := patient(retaining{mem.New(mem.Config{}), &silent, until}, c)
-	if got, err := s.RetainedUntil(t.Context(), "a"); err != nil || !got.Equal(until) || len(c.slept) != 2 {
+	until := store.Retention{Until: time.Date(2126, 11, 22, 9, 0, 0, 0, time.UTC)}
+	inner := mem.New(mem.Config{})
+	if err := inner.Put(t.Context(), "a", nil, store.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c := &clock{}
+	if err := patient(storetest.NewFaulty(inner, failing(storetest.Retain, 2, away)), c).Retain(t.Context(), "a", until); err != nil || len(c.slept) != 2 {
+		t.Errorf("retain: %v after %d waits", err, len(c.slept))
+	}
+	c = &clock{}
+	got, err := patient(storetest.NewFaulty(inner, failing(storetest.Stat, 2, away)), c).RetainedUntil(t.Context(), "a")
+	if err != nil || !got.Equal(until.Until) || len(c.slept) != 2 {
 		t.Errorf("%v, %v after %d waits", got, err, len(c.slept))
 	}
-	if _, err := patient(mem.New(mem.Config{}), c).RetainedUntil(t.Context(), "a"); !errors.Is(err, errors.ErrUnsupported) {
+	none := patient(forgetful{inner}, c)
+	if _, err := none.RetainedUntil(t.Context(), "a"); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("of a store that cannot say: %v", err)
+	}
+	if err := none.Retain(t.Context(), "a", until); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("by a store that cannot keep: %v", err)
 	}
 }

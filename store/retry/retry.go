@@ -172,6 +172,15 @@ func (s *Store) RetainedUntil(ctx context.Context, key store.Key) (until time.Ti
 	return until, err
 }
 
+// Retain implements store.Retainer, if the inner store does.
+func (s *Store) Retain(ctx context.Context, key store.Key, r store.Retention) error {
+	inner, ok := s.inner.(store.Retainer)
+	if !ok {
+		return fmt.Errorf("retain %s: %w", key, errors.ErrUnsupported)
+	}
+	return s.do(ctx, func() error { return inner.Retain(ctx, key, r) })
+}
+
 // Put implements store.Putter.
 func (s *Store) Put(ctx context.Context, key store.Key, body store.Body, opts store.PutOptions) error {
 	ambiguous := false

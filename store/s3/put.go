@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"net/http"
@@ -58,26 +57,9 @@ func options(opts store.PutOptions) minio.PutObjectOptions {
 		DisableContentSha256: true,
 	}
 	if until := opts.Retention.Until; !until.IsZero() {
-		o.RetainUntilDate, o.Mode = until.UTC(), minio.Governance
-		if opts.Retention.Compliance {
-			o.Mode = minio.Compliance
-		}
+		o.RetainUntilDate, o.Mode = ceiling(until), mode(opts.Retention)
 	}
 	return o
-}
-
-// lockable finds out a refusal that is due to a bucket without object lock, which
-// servers call InvalidRequest, like much else.
-func (s *Store) lockable(ctx context.Context, err error) error {
-	var answer minio.ErrorResponse
-	if !errors.As(err, &answer) || answer.StatusCode != http.StatusBadRequest {
-		return err
-	}
-	_, _, _, _, lerr := s.core.GetObjectLockConfig(ctx, s.cfg.Bucket)
-	if errors.As(lerr, &answer) && answer.Code == "ObjectLockConfigurationNotFoundError" {
-		return lerr
-	}
-	return err
 }
 
 func (s *Store) putWhole(ctx context.Context, name string, body store.Body, opts minio.PutObjectOptions) error {

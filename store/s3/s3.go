@@ -68,7 +68,7 @@ func newStore(cfg Config) (*Store, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	transport, err := newTransport(cfg.CA, cfg.stall)
+	transport, err := newTransport(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -212,44 +212,6 @@ func (s *Store) Delete(ctx context.Context, key store.Key) error {
 		return s.fail(ctx, "delete", key, err)
 	}
 	return nil
-}
-
-// RetainedUntil implements store.Retainer. It asks about the version that is visible,
-// which is the one that Delete would remove.
-func (s *Store) RetainedUntil(ctx context.Context, key store.Key) (time.Time, error) {
-	if err := store.CheckCall(ctx, key); err != nil {
-		return time.Time{}, err
-	}
-	info, err := s.stat(ctx, key)
-	if err != nil {
-		return time.Time{}, s.fail(ctx, "stat", key, err)
-	}
-	return retainedUntil(info), nil
-}
-
-// retainedUntil returns the end of an object's retention, or zero.
-func retainedUntil(info minio.ObjectInfo) time.Time {
-	until, err := time.Parse(time.RFC3339, info.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"))
-	if err != nil {
-		return time.Time{}
-	}
-	return until
-}
-
-// locked finds out a refusal that is due to retention. AWS calls it AccessDenied
-// and MinIO InvalidRequest, like much else.
-func (s *Store) locked(info minio.ObjectInfo, err error) error {
-	var answer minio.ErrorResponse
-	if !errors.As(err, &answer) || answer.Code != "AccessDenied" && answer.Code != "InvalidRequest" {
-		return err
-	}
-	if until := retainedUntil(info); s.cfg.Now().Before(until) {
-		return fmt.Errorf("%w until %s: %w", store.ErrLocked, until.Format(time.RFC3339), err)
-	}
-	if info.Metadata.Get("X-Amz-Object-Lock-Legal-Hold") == "ON" {
-		return fmt.Errorf("%w: it is under legal hold: %w", store.ErrLocked, err)
-	}
-	return err
 }
 
 // List implements store.Lister. It passes over objects whose names are not keys.

@@ -46,15 +46,17 @@ func put(t *testing.T, s store.Store, key store.Key, content []byte, opts store.
 
 // contract runs the suite, each test on a prefix of its own in the bucket, with
 // parts small enough that large objects have several.
-func contract(t *testing.T, url string) {
+func contract(t *testing.T, url string) { storetest.Run(t, prefixes(t, url)) }
+
+func prefixes(t *testing.T, url string) func(t *testing.T) store.Store {
 	cfg := parse(t, url)
 	cfg.PartSize = s3.MinPartSize
 	var n atomic.Int32
-	storetest.Run(t, func(t *testing.T) store.Store {
+	return func(t *testing.T) store.Store {
 		cfg := cfg
 		cfg.Prefix = fmt.Sprintf("Site.A/test-%d", n.Add(1))
 		return open(t, cfg)
-	})
+	}
 }
 
 func TestContract(t *testing.T) {
@@ -82,6 +84,43 @@ func TestContractObjectLock(t *testing.T) {
 	m := testkit.StartMinIO(t, testkit.MinIOOptions{})
 	m.Bucket(t, "locked", testkit.BucketOptions{ObjectLock: true})
 	contract(t, m.URL("locked"))
+}
+
+// TestContractKept: in a bucket that keeps everything, and with credentials that may
+// not delete.
+func TestContractKept(t *testing.T) {
+	m := testkit.StartMinIO(t, testkit.MinIOOptions{})
+	m.Bucket(t, "kept", testkit.BucketOptions{Keep: 1})
+	m.Bucket(t, "kept-too", testkit.BucketOptions{Keep: 1})
+	m.Bucket(t, "plain", testkit.BucketOptions{})
+	m.Bucket(t, "locked", testkit.BucketOptions{ObjectLock: true})
+	t.Run("compliance", func(t *testing.T) { storetest.RunKept(t, store.ErrLocked, prefixes(t, m.URL("kept"))) })
+	for _, bucket := range []string{"plain", "kept-too"} {
+		least := m.Allow(t, bucket, "s3:ListBucket", "s3:GetBucketObjectLockConfiguration", "s3:GetObject", "s3:PutObject")
+		t.Run("credentials for "+bucket, func(t *testing.T) {
+			storetest.RunKept(t, store.ErrDenied, prefixes(t, m.As(least, m.URL(bucket))))
+		})
+	}
+	keeper := m.Allow(t, "locked", "s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:GetObjectRetention", "s3:PutObjectRetention")
+	t.Run("credentials that may extend", func(t *testing.T) { extends(t, prefixes(t, m.As(keeper, m.URL("locked")))(t)) })
+}
+
+// extends: who may put and retain can keep what he puts longer, and not shorter.
+func extends(t *testing.T, s store.Store) {
+	hour := time.Now().Add(time.Hour)
+	put(t, s, "a", []byte("x"), store.PutOptions{Retention: store.Retention{Until: hour}})
+	r := s.(store.Retainer)
+	for _, ask := range []time.Duration{2 * time.Hour, time.Minute} {
+		if err := r.Retain(t.Context(), "a", store.Retention{Until: hour.Add(ask)}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := r.RetainedUntil(t.Context(), "a"); err != nil || got.Before(hour.Add(2*time.Hour)) {
+			t.Errorf("retained until %v, %v", got, err)
+		}
+	}
+	if err := s.Delete(t.Context(), "a"); !errors.Is(err, store.ErrLocked) && !errors.Is(err, store.ErrDenied) {
+		t.Errorf("delete: %v", err)
+	}
 }
 
 // wantNoUploads checks that no parts were left in the bucket.
@@ -117,6 +156,8 @@ func TestServer(t *testing.T) {
 		{"Retry after a cut", cutAfterApply},
 		{"Damage on the way", damage},
 		{"Answer is cut", answerCut},
+		{"Limits", limits},
+		{"Limits end with the operation", limitsEnd},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, m) })
 	}
@@ -223,10 +264,26 @@ func retention(t *testing.T, m *testkit.MinIO) {
 		if _, err := s.Stat(t.Context(), c.key); err != nil {
 			t.Errorf("%s: after the refused delete: %v", c.key, err)
 		}
+		later := until.Add(time.Hour)
+		for _, ask := range []store.Retention{{Until: later, Compliance: !c.compliance}, {Until: until, Compliance: true}, {Until: later}} {
+			if err := s.Retain(t.Context(), c.key, ask); err != nil {
+				t.Errorf("%s: retain until %v: %v", c.key, ask.Until, err)
+			}
+			mode, got, err := m.Client(t).GetObjectRetention(t.Context(), "locked", "retention/"+string(c.key), "")
+			if err != nil || *mode != c.mode || !got.Equal(later) {
+				t.Errorf("%s: after it was extended the server keeps it %v until %v, %v; want %v until %v", c.key, mode, got, err, c.mode, later)
+			}
+		}
 	}
 	put(t, s, "free", nil, store.PutOptions{})
 	if got, err := s.RetainedUntil(t.Context(), "free"); err != nil || !got.IsZero() {
 		t.Errorf("without retention: %v, %v", got, err)
+	}
+	if err := s.Retain(t.Context(), "free", store.Retention{Until: until, Compliance: true}); err != nil {
+		t.Errorf("retain what had no retention: %v", err)
+	}
+	if mode, got, err := m.Client(t).GetObjectRetention(t.Context(), "locked", "retention/free", ""); err != nil || *mode != minio.Compliance || !got.Equal(until) {
+		t.Errorf("the server keeps it %v until %v, %v", mode, got, err)
 	}
 	if _, err := s.RetainedUntil(t.Context(), "none"); !errors.Is(err, store.ErrNotExist) {
 		t.Errorf("of no object: %v", err)
@@ -235,6 +292,10 @@ func retention(t *testing.T, m *testkit.MinIO) {
 	err := plain.Put(t.Context(), "a", nil, store.PutOptions{Retention: store.Retention{Until: until}})
 	if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "object lock") {
 		t.Errorf("retention in a bucket without object lock: %v", err)
+	}
+	put(t, plain, "a", nil, store.PutOptions{})
+	if err := plain.Retain(t.Context(), "a", store.Retention{Until: until}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("retain in a bucket without object lock: %v", err)
 	}
 }
 

@@ -24,11 +24,12 @@ const (
 	idleTimeout  = 45 * time.Second
 )
 
-// newTransport returns a transport that trusts the CAs in the PEM file ca, or
-// those of the system if it is "", and cuts connections that stall.
-func newTransport(ca string, stall time.Duration) (*http.Transport, error) {
+// newTransport returns a transport that trusts the CAs in the PEM file cfg.CA, or
+// those of the system if it is "", cuts connections that stall, and keeps to the
+// paces.
+func newTransport(cfg Config) (*http.Transport, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
+	if ca := cfg.CA; ca != "" {
 		pem, err := os.ReadFile(ca)
 		if err != nil {
 			return nil, fmt.Errorf("read the CA to trust: %w", err)
@@ -40,10 +41,10 @@ func newTransport(ca string, stall time.Duration) (*http.Transport, error) {
 	}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dialer(stall),
+		DialContext:           dialer(cfg),
 		TLSClientConfig:       config,
 		TLSHandshakeTimeout:   handshakeTimeout,
-		ResponseHeaderTimeout: stall,
+		ResponseHeaderTimeout: cfg.stall,
 		IdleConnTimeout:       idleTimeout,
 		MaxIdleConns:          64,
 		MaxIdleConnsPerHost:   64,
@@ -55,7 +56,7 @@ func newTransport(ca string, stall time.Duration) (*http.Transport, error) {
 
 // dialer returns a function that connects. Names under localhost are this machine
 // (RFC 6761, 6.3), which not every resolver knows, and buckets have names there.
-func dialer(stall time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func dialer(cfg Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if host, port, err := net.SplitHostPort(addr); err == nil && strings.HasSuffix(host, ".localhost") {
@@ -65,7 +66,11 @@ func dialer(stall time.Duration) func(ctx context.Context, network, addr string)
 		if err != nil {
 			return nil, err
 		}
-		return &stallConn{Conn: c, stall: stall}, nil
+		c = &stallConn{Conn: c, stall: cfg.stall}
+		if cfg.Upload == nil && cfg.Download == nil {
+			return c, nil
+		}
+		return newPacedConn(c, cfg.Upload, cfg.Download), nil
 	}
 }
 

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -51,6 +52,10 @@ type Config struct {
 	PartSize    int64  // of an object that is larger; 0: DefaultPartSize
 
 	Now func() time.Time // tells whether a retention has ended; nil: time.Now
+
+	// Upload and Download return when n bytes may go, or ctx has ended; nil: no limit.
+	// They see what goes over the network, and may be shared with other stores.
+	Upload, Download func(ctx context.Context, n int) error
 
 	stall time.Duration // 0: stallTimeout
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/cofferbackup/coffer/store"
 )
@@ -20,12 +21,15 @@ const (
 	List
 	Put
 	Delete
+	Retain
 )
 
-func (k Kind) String() string { return [...]string{"get", "stat", "list", "put", "delete"}[k] }
+func (k Kind) String() string {
+	return [...]string{"get", "stat", "list", "put", "delete", "retain"}[k]
+}
 
 // Writes tells whether operations of the kind change the store.
-func (k Kind) Writes() bool { return k == Put || k == Delete }
+func (k Kind) Writes() bool { return k == Put || k == Delete || k == Retain }
 
 // Op is an operation that is about to happen.
 type Op struct {
@@ -42,13 +46,16 @@ type Fault struct {
 }
 
 // Faulty is a store whose operations go wrong as a hook says. It implements
-// store.Store.
+// store.Store, and store.Retainer if the inner store does.
 type Faulty struct {
 	inner store.Store
 	hook  func(Op) Fault
 }
 
-var _ store.Store = (*Faulty)(nil)
+var (
+	_ store.Store    = (*Faulty)(nil)
+	_ store.Retainer = (*Faulty)(nil)
+)
 
 // NewFaulty returns inner with faults. Hook is asked before each operation, and
 // once more for each object that a listing yields; it may be called concurrently.
@@ -97,6 +104,28 @@ func (f *Faulty) Put(ctx context.Context, key store.Key, body store.Body, opts s
 // Delete implements store.Deleter.
 func (f *Faulty) Delete(ctx context.Context, key store.Key) error {
 	return f.do(ctx, Op{Delete, key}, func() error { return f.inner.Delete(ctx, key) })
+}
+
+// RetainedUntil implements store.Retainer. It is a Stat of the object.
+func (f *Faulty) RetainedUntil(ctx context.Context, key store.Key) (until time.Time, err error) {
+	r, ok := f.inner.(store.Retainer)
+	if !ok {
+		return until, fmt.Errorf("retention of %s: %w", key, errors.ErrUnsupported)
+	}
+	err = f.do(ctx, Op{Stat, key}, func() error {
+		until, err = r.RetainedUntil(ctx, key)
+		return err
+	})
+	return until, err
+}
+
+// Retain implements store.Retainer.
+func (f *Faulty) Retain(ctx context.Context, key store.Key, r store.Retention) error {
+	inner, ok := f.inner.(store.Retainer)
+	if !ok {
+		return fmt.Errorf("retain %s: %w", key, errors.ErrUnsupported)
+	}
+	return f.do(ctx, Op{Retain, key}, func() error { return inner.Retain(ctx, key, r) })
 }
 
 // List implements store.Lister.

@@ -19,41 +19,73 @@ import (
 // to be opened so that it splits these.
 const Large = 12<<20 + 345
 
+// test is a part of the suite.
+type test struct {
+	name string
+	test func(t *testing.T, s store.Store)
+	kept bool // it also makes sense where nothing can be deleted
+}
+
+// suite is all of it.
+func suite() []test {
+	return []test{
+		{"Put and get", putGet, true},
+		{"Empty object", emptyObject, true},
+		{"Large object", largeObject, true},
+		{"Too large object", tooLarge, true},
+		{"Get past the end", short, true},
+		{"Get at a negative offset", negative, true},
+		{"Missing object", missing, true},
+		{"Put onto an object", exist, true},
+		{"Put one key at once", race, true},
+		{"Put one large key at once", raceLarge, true},
+		{"No part is visible", noPart, true},
+		{"Body is not kept", bodyNotKept, true},
+		{"Folder is no object", folder, false},
+		{"List", list, true},
+		{"List in order", listOrder, true},
+		{"List many", listMany, true},
+		{"List stops", listStops, true},
+		{"List nothing", listNothing, true},
+		{"Delete", remove, false},
+		{"Delete at once", removeRace, false},
+		{"Retention", retention, true},
+		{"Retain", retain, false},
+		{"Cancelled", cancelled, true},
+		{"Cancelled while listing", cancelledList, true},
+		{"Bad key", badKey, true},
+		{"ReadAll", readAll, true},
+	}
+}
+
 // Run checks every sentence of the contract. Open returns a new, empty store, and
 // what it returns is used by one test.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
-	for _, c := range []struct {
-		name string
-		test func(t *testing.T, s store.Store)
-	}{
-		{"Put and get", putGet},
-		{"Empty object", emptyObject},
-		{"Large object", largeObject},
-		{"Too large object", tooLarge},
-		{"Get past the end", short},
-		{"Get at a negative offset", negative},
-		{"Missing object", missing},
-		{"Put onto an object", exist},
-		{"Put one key at once", race},
-		{"Put one large key at once", raceLarge},
-		{"No part is visible", noPart},
-		{"Body is not kept", bodyNotKept},
-		{"Folder is no object", folder},
-		{"List", list},
-		{"List in order", listOrder},
-		{"List many", listMany},
-		{"List stops", listStops},
-		{"List nothing", listNothing},
-		{"Delete", remove},
-		{"Delete at once", removeRace},
-		{"Retention", retention},
-		{"Cancelled", cancelled},
-		{"Cancelled while listing", cancelledList},
-		{"Bad key", badKey},
-		{"ReadAll", readAll},
-	} {
+	for _, c := range suite() {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}
+}
+
+// RunKept is Run on a store that lets nobody delete, whatever he asks for when he puts.
+// Refused is what it answers.
+func RunKept(t *testing.T, refused error, open func(t *testing.T) store.Store) {
+	for _, c := range suite() {
+		if c.kept {
+			t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
+		}
+	}
+	t.Run("Delete is refused", func(t *testing.T) {
+		s := open(t)
+		for key, p := range map[store.Key][]byte{"a/b": []byte("keep me"), "a/empty": nil, "a/large": random(31, Large)} {
+			mustPut(t, s, key, p)
+			wantErr(t, "delete", s.Delete(t.Context(), key), refused)
+			wantErr(t, "put onto it", s.Put(t.Context(), key, nil, store.PutOptions{}), store.ErrExist)
+			wantObject(t, s, key, p)
+		}
+		if err := s.Delete(t.Context(), "a/none"); err != nil {
+			t.Errorf("delete what is not there: %v", err)
+		}
+	})
 }
 
 // random returns n bytes that are the same for the same seed: a random block over

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -147,7 +148,7 @@ func retention(t *testing.T, s store.Store) {
 	opts := store.PutOptions{Retention: store.Retention{Until: time.Now().Add(time.Hour)}}
 	for key, p := range map[store.Key][]byte{"a/b": []byte("keep me"), "a/large": random(30, Large)} {
 		err := s.Put(t.Context(), key, store.Body{p}, opts)
-		if errors.Is(err, errors.ErrUnsupported) {
+		if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, store.ErrDenied) {
 			wantNothing(t, s, key)
 			continue
 		}
@@ -156,5 +157,54 @@ func retention(t *testing.T, s store.Store) {
 		}
 		wantErr(t, "delete before the time", s.Delete(t.Context(), key), store.ErrLocked)
 		wantObject(t, s, key, p)
+	}
+}
+
+// retain checks that a store that extends retention never does less than it says.
+func retain(t *testing.T, s store.Store) {
+	r, ok := s.(store.Retainer)
+	if !ok {
+		return // it promises nothing
+	}
+	const key = "a/b"
+	now := time.Now()
+	hours := func(n time.Duration) store.Retention { return store.Retention{Until: now.Add(n * time.Hour)} }
+	mustPut(t, s, key, []byte("keep me"))
+	err := r.Retain(t.Context(), key, hours(2))
+	if errors.Is(err, errors.ErrUnsupported) {
+		if err := s.Delete(t.Context(), key); err != nil {
+			t.Errorf("delete after a retention that was refused: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ ask, least time.Duration }{{0, 2}, {1, 2}, {2, 2}, {5, 5}, {3, 5}} {
+		if step.ask > 0 {
+			if err := r.Retain(t.Context(), key, hours(step.ask)); err != nil {
+				t.Errorf("retain for %d h: %v", step.ask, err)
+			}
+		}
+		until, err := r.RetainedUntil(t.Context(), key)
+		if least := hours(step.least).Until; err != nil || until.Before(least) || until.After(least.Add(time.Second)) {
+			t.Errorf("after a retention for %d h was asked for it ends %v, %v; want %v", step.ask, until, err, least)
+		}
+		wantErr(t, "delete before the time", s.Delete(t.Context(), key), store.ErrLocked)
+		wantErr(t, "put onto it", s.Put(t.Context(), key, nil, store.PutOptions{}), store.ErrExist)
+		wantObject(t, s, key, []byte("keep me"))
+	}
+	wantErr(t, "retain nothing", r.Retain(t.Context(), "a/none", hours(1)), store.ErrNotExist)
+	_, err = r.RetainedUntil(t.Context(), "a/none")
+	wantErr(t, "retention of nothing", err, store.ErrNotExist)
+	mustPut(t, s, "a/free", nil)
+	if until, err := r.RetainedUntil(t.Context(), "a/free"); err != nil || !until.IsZero() {
+		t.Errorf("an object without retention is retained until %v, %v", until, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, "retain after a cancel", r.Retain(ctx, "a/free", hours(1)), context.Canceled)
+	if err := s.Delete(t.Context(), "a/free"); err != nil {
+		t.Errorf("delete what no retention reached: %v", err)
 	}
 }
