@@ -15,14 +15,16 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -31,6 +33,8 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/proof"
+	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/backup"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/internal/durable"
@@ -38,26 +42,33 @@ import (
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/restore/target"
 	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/pack"
 )
 
 // Config of an agent: the operator's configuration, and the implementations to
 // use for what it names.
 type Config struct {
-	Settings *config.Config
+	Settings *config.Config // at the start; Load reads it anew
+	Load     func() (*config.Config, error)
 	Program  control.Version
 	Parts    Parts
 	Clock    func() time.Time
 	// After is time.After, or a test's.
 	After func(time.Duration) <-chan time.Time
 	Sinks []audit.Sink // where the audit log goes besides its folder
-	Log   *slog.Logger
+	// Supervisor is told how the agent does; nil: nobody asks.
+	Supervisor Supervisor
+	// Reload asks for the configuration to be read anew, as SIGHUP does.
+	Reload <-chan os.Signal
+	Log    *slog.Logger
 }
 
 // Parts opens what a configuration names.
 type Parts struct {
-	// Store opens a store; MakeStore first makes it where that can be done. A store
-	// that is an io.Closer is closed.
-	Store, MakeStore func(ctx context.Context, url string) (store.Store, error)
+	// Store opens the store of a vault; MakeStore first makes it where that can be
+	// done. All stores of one URL keep to its limits together, as they were said last.
+	// A store that is an io.Closer is closed.
+	Store, MakeStore func(ctx context.Context, vault config.Vault) (store.Store, error)
 	// Key opens all versions of a key, the newest first; Escrow the public half of an
 	// escrow key. MakeKey makes a key, or a new version, and returns its reference.
 	// CheckKey goes through all that a key needs.
@@ -68,6 +79,12 @@ type Parts struct {
 	// Source makes an item's source; data, if not nil, is a caller's stream to read
 	// instead, to be called name.
 	Source func(item config.Item, name string, data Stream) (source.Source, error)
+	// Retries is how often operations of the stores of a vault's URL were tried again;
+	// nil: nobody counts. It does not wait.
+	Retries func(vault config.Vault) int64
+	// Secret reads a secret that the configuration names, file:/path or env:NAME, as it
+	// is now. What it returns is the caller's, who zeroes it.
+	Secret func(ref string) ([]byte, error)
 	// Target makes the target for a folder of this host.
 	Target func(path string) (target.Target, error)
 	// Index opens the local index kept at path.
@@ -86,6 +103,10 @@ type Stream = io.Reader
 // Index is the local index of an item.
 type Index interface {
 	backup.Index
+	// Contents returns what a pack holds; ok is false if it is not known.
+	Contents(ctx context.Context, id pack.ID) (c pack.Contents, ok bool, err error)
+	// DropSources forgets that index objects were added, and not what is in them.
+	DropSources(ctx context.Context, names []string) error
 	Close() error
 }
 
@@ -94,17 +115,26 @@ type Agent struct {
 	Config
 	host    string
 	started time.Time
-	jobs    *jobs
+	jobs    *queue.Queue
 	state   *state
 	audit   *audit.Log
 	keys    *keyring.Keyring
 	watch   *watch
+	proofs  *proof.Book
+	plan    *plan
+	process string // tells what this process left behind from what others did
+	pulse   pulse
+	tell    *teller
 
-	opening map[string]gate.Gate // by vault; held while it is opened
+	current  atomic.Pointer[config.Config]
+	reloads  sync.Mutex                      // held while the configuration is changed
+	unloaded atomic.Pointer[control.Problem] // why the last reload changed nothing
 
-	mu     sync.Mutex
-	vaults map[string]*vault // open vaults, by name
-	away   map[string]string // key that a drill does without, by vault
+	mu      sync.Mutex
+	gates   map[string]gate.Gate // by vault; held while it is opened
+	vaults  map[string]*vault    // open vaults, by name
+	retired []*vault             // of a configuration before; closed when nobody uses them any more
+	away    map[string]string    // key that a drill does without, by vault
 }
 
 var _ control.Backend = (*Agent)(nil)
@@ -121,7 +151,18 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	tasks, tctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
 	tasks.Go(func() error { a.watchKeys(tctx); return nil })
+	tasks.Go(func() error { a.plan.Run(tctx); return nil })
+	tasks.Go(func() error { a.telling(tctx); return nil })
+	tasks.Go(func() error { a.serveMetrics(tctx); return nil })
+	tasks.Go(func() error { a.cleanScratch(tctx); return nil })
+	if cfg.Supervisor != nil {
+		tasks.Go(func() error { a.supervised(tctx); return nil })
+	}
+	tasks.Go(func() error { a.reloadOnRequest(tctx); return nil })
+	a.Supervisor.Ready(a.headline())
 	cfg.Log.Info("agent started", "version", cfg.Program.Version, "state", cfg.Settings.Agent.State, "vaults", len(cfg.Settings.Vaults), "items", len(cfg.Settings.Items))
+	<-tctx.Done()
+	a.Supervisor.Stopping()
 	err = tasks.Wait()
 	a.close()
 	cfg.Log.Info("agent stopped")
@@ -144,7 +185,9 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
-	q, err := openJobs(filepath.Join(dir, "jobs"), cfg.Clock, cfg.Log)
+	a := new(Agent)
+	jobs, err := queue.Open(ctx, queue.Config{Dir: st.path("jobs"), Clock: cfg.Clock, Log: cfg.Log, Slots: cfg.Settings.Agent.Jobs,
+		Ended: func(j control.Job) { a.jobEnded(j) }})
 	if err != nil {
 		st.close()
 		return nil, fmt.Errorf("open state folder: %w", err)
@@ -154,17 +197,22 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 		st.close()
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
-	jctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	q.stop, q.halt = jctx, cancel
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	a := &Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: q, state: st, audit: log, watch: newWatch(),
-		opening: make(map[string]gate.Gate), vaults: make(map[string]*vault), away: make(map[string]string)}
-	for name := range cfg.Settings.Vaults {
-		a.opening[name] = gate.New()
+	*a = Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: jobs, state: st, audit: log, watch: newWatch(),
+		gates: make(map[string]gate.Gate), vaults: make(map[string]*vault), away: make(map[string]string)}
+	a.Parts.Store, a.Parts.MakeStore = a.observed(cfg.Parts.Store), a.observed(cfg.Parts.MakeStore)
+	if a.Supervisor == nil {
+		a.Supervisor = nobody{}
 	}
+	if a.proofs, err = proof.Open(st.path("proofs.json")); err != nil {
+		cfg.Log.Warn("what was proved of backups is not known any more", "err", err)
+	}
+	a.process = strings.ToLower(rand.Text()[:10])
+	a.current.Store(cfg.Settings)
+	a.plan, a.tell = a.openPlan(), a.newTeller()
 	a.keys = keyring.New(keyring.Config{Keys: cfg.Settings.Keys, Open: cfg.Parts.Key, Escrow: cfg.Parts.Escrow,
 		Memory: st, Record: log.Record, Clock: cfg.Clock, Log: cfg.Log})
 	return a, nil
@@ -173,7 +221,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 // warm opens the vaults, so that their state is known before anybody asks.
 func (a *Agent) warm(ctx context.Context) {
 	var opening sync.WaitGroup
-	for name := range a.Settings.Vaults {
+	for name := range a.settings().Vaults {
 		opening.Go(func() {
 			if _, err := a.vault(ctx, name); err != nil && ctx.Err() == nil && control.CodeOf(err) != control.CodeNotFound {
 				a.Log.Warn("vault not open", "vault", name, "err", err)
@@ -183,13 +231,42 @@ func (a *Agent) warm(ctx context.Context) {
 	opening.Wait()
 }
 
-// close ends all jobs at a safe point and zeroes all secrets.
+// settings is the configuration as it is now. Who needs it to stay the same from one
+// step to the next keeps what this returns, which is never changed.
+func (a *Agent) settings() *config.Config { return a.current.Load() }
+
+// opening is held while a vault is opened.
+func (a *Agent) opening(vault string) gate.Gate {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g, ok := a.gates[vault]
+	if !ok {
+		g = gate.New()
+		a.gates[vault] = g
+	}
+	return g
+}
+
+// close ends all jobs at a safe point and zeroes all secrets. A job that does not come
+// to one in time, because its source hangs in the kernel, goes with the process, as in
+// a crash.
 func (a *Agent) close() {
-	a.jobs.halt(errStopping)
-	a.jobs.wg.Wait()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		a.jobs.Stop()
+	}()
+	select {
+	case <-stopped:
+	case <-a.After(jobsWait):
+		a.Log.Error("jobs did not come to a safe point in time; they end with the process", "waited", jobsWait)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, v := range a.vaults {
+		v.close(a.Log)
+	}
+	for _, v := range a.retired {
 		v.close(a.Log)
 	}
 	if err := a.keys.Close(); err != nil {

@@ -18,18 +18,18 @@ import (
 // is written: a vault with a key that may not stay is worse than none.
 func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (control.VaultCreated, error) {
 	none := control.VaultCreated{}
-	cfg, ok := a.Settings.Vaults[req.Name]
+	cfg, ok := a.settings().Vaults[req.Name]
 	if !ok {
 		return none, notFound("vault", req.Name, "coffer vault list")
 	}
 	if _, err := a.pinned(req.Name); err == nil {
 		return none, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is made already", req.Name),
-			Next: "see it: coffer vault show " + req.Name}
+			Next: "see it: coffer vault show " + req.Name + "; a new one in another place has a name of its own in the config"}
 	}
-	if err := a.opening[req.Name].Enter(ctx); err != nil {
+	if err := a.opening(req.Name).Enter(ctx); err != nil {
 		return none, err
 	}
-	defer a.opening[req.Name].Leave()
+	defer a.opening(req.Name).Leave()
 	by := control.PeerFrom(ctx).String()
 	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: req.Name, By: by})
 	ring, missing := a.keys.Ring(ctx, a.uses(req.Name))
@@ -48,7 +48,7 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	if err := a.record(ctx, e); err != nil {
 		return none, err
 	}
-	st, err := a.Parts.MakeStore(ctx, cfg.Store)
+	st, err := a.Parts.MakeStore(ctx, cfg)
 	if err != nil {
 		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
@@ -108,7 +108,7 @@ func (a *Agent) wantedMode(cfg config.Vault) catalog.Mode {
 // fileKey returns the first key of a vault that is a file and wraps what is new.
 func (a *Agent) fileKey(cfg config.Vault) (name string, ok bool) {
 	for _, key := range cfg.Keys {
-		if isSoftware(a.Settings.Keys[key]) {
+		if isSoftware(a.settings().Keys[key]) {
 			return key, true
 		}
 	}
@@ -120,7 +120,7 @@ func isSoftware(k config.Key) bool { return strings.HasPrefix(k.URI, "file:") }
 
 // recoverySheet is what the owner of a vault prints and puts away. It has no secret.
 func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) string {
-	cfg := a.Settings.Vaults[name]
+	cfg := a.settings().Vaults[name]
 	var b strings.Builder
 	fmt.Fprintf(&b, "Recovery sheet of vault %s\n\n", name)
 	fmt.Fprintf(&b, "  made    %s\n", v.Created().Format("2006-01-02 15:04:05 UTC"))
@@ -134,8 +134,8 @@ func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) str
 	}
 	fmt.Fprintf(&b, "\nOne of these keys opens the vault; without all of them it is lost. The id says that\n")
 	fmt.Fprintf(&b, "it is this vault and no other. On a bare machine:\n\n")
-	fmt.Fprintf(&b, "  cofferd rescue --store '%s' --vault-id %s \\\n    --key '%s' ls\n", cfg.Store, v.ID(), a.Settings.Keys[cfg.Keys[0]].URI)
-	if hostOf(a.Settings.Keys[cfg.Keys[0]].URI) != "" {
+	fmt.Fprintf(&b, "  cofferd rescue --store '%s' --vault-id %s \\\n    --key '%s' ls\n", cfg.Store, v.ID(), a.settings().Keys[cfg.Keys[0]].URI)
+	if hostOf(a.settings().Keys[cfg.Keys[0]].URI) != "" {
 		fmt.Fprintf(&b, "\nwith what Key Vault asks for: --tenant, --client and the rest of cofferd rescue --help\n")
 	}
 	return b.String()

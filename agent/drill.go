@@ -9,6 +9,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/backup"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/chunk"
@@ -25,8 +26,8 @@ func (a *Agent) DrillKeys(ctx context.Context, req control.KeyDrill) (control.Jo
 		return control.Job{}, err
 	}
 	others := 0
-	for _, name := range a.Settings.Vaults[req.Vault].Keys[1:] {
-		if a.Settings.Keys[name].Public == "" {
+	for _, name := range a.settings().Vaults[req.Vault].Keys[1:] {
+		if a.settings().Keys[name].Public == "" {
 			others++
 		}
 	}
@@ -35,8 +36,8 @@ func (a *Agent) DrillKeys(ctx context.Context, req control.KeyDrill) (control.Jo
 			Next: "add a second key to vaults." + req.Vault + ".keys and rotate: coffer key rotate " + req.Vault}
 	}
 	state := control.Job{Kind: control.KindDrill, Vault: req.Vault, Item: item}
-	j := a.jobs.start(control.PeerFrom(ctx).String(), state, func(ctx context.Context, j *job) (*control.JobResult, error) {
-		e := audit.Event{Kind: audit.DrillStarted, Vault: req.Vault, Item: item, Key: a.Settings.Vaults[req.Vault].Keys[0], By: j.snapshot().By, Job: j.id}
+	j := a.start(control.PeerFrom(ctx).String(), state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
+		e := audit.Event{Kind: audit.DrillStarted, Vault: req.Vault, Item: item, Key: a.settings().Vaults[req.Vault].Keys[0], By: j.Snapshot().By, Job: j.ID()}
 		if err := a.record(ctx, e); err != nil {
 			return nil, err
 		}
@@ -50,13 +51,13 @@ func (a *Agent) DrillKeys(ctx context.Context, req control.KeyDrill) (control.Jo
 		}
 		return &control.JobResult{Drill: result}, nil
 	})
-	return j.snapshot(), nil
+	return j.Snapshot(), nil
 }
 
 // drillItem is the item that a drill backs up and restores.
 func (a *Agent) drillItem(req control.KeyDrill) (string, error) {
-	for _, name := range slices.Sorted(maps.Keys(a.Settings.Items)) {
-		it := a.Settings.Items[name]
+	for _, name := range slices.Sorted(maps.Keys(a.settings().Items)) {
+		it := a.settings().Items[name]
 		if it.Vault == req.Vault && (name == req.Item || req.Item == "" && it.Files != nil) {
 			return name, nil
 		}
@@ -70,9 +71,9 @@ func (a *Agent) drillItem(req control.KeyDrill) (string, error) {
 // drill takes the primary key of a vault away, opens every secret without it, makes
 // a point, and reads all of that back. Other jobs of the vault go on meanwhile, and
 // do without the key as well.
-func (a *Agent) drill(ctx context.Context, j *job, vaultName, itemName string) (*control.DrillResult, error) {
+func (a *Agent) drill(ctx context.Context, j *queue.Job, vaultName, itemName string) (*control.DrillResult, error) {
 	started := a.Clock()
-	primary := a.Settings.Vaults[vaultName].Keys[0]
+	primary := a.settings().Vaults[vaultName].Keys[0]
 	if err := a.takeAway(vaultName, primary); err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func (a *Agent) drill(ctx context.Context, j *job, vaultName, itemName string) (
 	if err := a.reopen(ctx, vaultName); err != nil {
 		return nil, err
 	}
-	j.note(a.Clock(), "info", fmt.Sprintf("key %s is taken away", primary))
+	j.Note("info", fmt.Sprintf("key %s is taken away", primary))
 	v, err := a.vault(ctx, vaultName) // opened anew, without it
 	if err != nil {
 		return nil, fmt.Errorf("open the vault without key %s: %w", primary, err)
@@ -102,7 +103,7 @@ func (a *Agent) drill(ctx context.Context, j *job, vaultName, itemName string) (
 			return nil, fmt.Errorf("without key %s, %s generation %d does not open: %w", primary, ownerOf(r), r.Generation, err)
 		}
 		with[ref.Name] = true
-		j.follow(func() control.Progress {
+		j.Follow(func() control.Progress {
 			return control.Progress{Phase: "opening", Entries: int64(i + 1), EntriesTotal: int64(len(records))}
 		})
 	}
@@ -151,10 +152,10 @@ func (a *Agent) giveBack(ctx context.Context, vault string) {
 // reopen has a vault use the keys that it may use now, and forget what it opened
 // with others.
 func (a *Agent) reopen(ctx context.Context, vault string) error {
-	if err := a.opening[vault].Enter(ctx); err != nil {
+	if err := a.opening(vault).Enter(ctx); err != nil {
 		return err
 	}
-	defer a.opening[vault].Leave()
+	defer a.opening(vault).Leave()
 	if v := a.opened(vault); v != nil {
 		v.vault.Forget()
 		a.rering(ctx, v)
@@ -175,22 +176,23 @@ func (a *Agent) drillBackup(ctx context.Context, name string) (*catalog.Point, e
 		return nil, err
 	}
 	defer it.close()
-	level, err := chunk.ParseLevel(a.Settings.Vaults[it.vault.name].Compression)
+	level, err := chunk.ParseLevel(a.settings().Vaults[it.vault.name].Compression)
 	if err != nil {
 		return nil, err
 	}
-	src, err := a.Parts.Source(a.Settings.Items[name], "", nil)
+	src, err := a.Parts.Source(a.settings().Items[name], "", nil)
 	if err != nil {
 		return nil, err
 	}
-	done, err := it.beginWriting(ctx, a.Log, func(int) {})
+	done, err := it.beginWriting(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
 	return backup.Run(ctx, backup.Config{
 		Item: it.Item, Packs: it.vault.store, Index: it.index, Source: src, Level: level, Tags: []string{"drill"},
-		Retention: a.retention(it.vault.name), Host: a.host, Agent: a.Program.Version, Progress: new(backup.Progress), Clock: a.Clock, Log: a.Log,
+		BringUp:   func(ctx context.Context) (catalog.Synced, error) { return a.bringUpWriting(ctx, it, func(int) {}) },
+		Retention: a.retention(it.vault.name), Retain: a.retain(it), Host: a.host, Agent: a.Program.Version, Progress: new(backup.Progress), Clock: a.Clock, Log: a.Log,
 	})
 }
 
@@ -202,9 +204,9 @@ func (a *Agent) drillRestore(ctx context.Context, name string, p *catalog.Point)
 	}
 	defer it.close()
 	done := new(restore.VerifyProgress)
-	findings, err := restore.Verify(ctx, restore.VerifyConfig{Item: it.Item, Objects: it.vault.store, Reader: it.reader, Points: []catalog.PointName{p.Name}, Progress: done})
-	if err == nil && len(findings) > 0 {
-		err = fmt.Errorf("%d faults, the first in %s: %w", len(findings), findings[0].Object, findings[0].Err)
+	report, err := restore.Verify(ctx, restore.VerifyConfig{Item: it.Item, Objects: it.vault.store, Reader: it.reader, Points: []catalog.PointName{p.Name}, Progress: done})
+	if err == nil && len(report.Findings) > 0 {
+		err = fmt.Errorf("%d faults, the first in %s: %w", len(report.Findings), report.Findings[0].Object, report.Findings[0].Err)
 	}
 	return int64(done.Bytes.Load()), err
 }

@@ -10,13 +10,16 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/store"
 )
 
 // EraseItem implements control.Items. It is in the audit log before anything is
 // destroyed, and again when it is done.
 func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.ItemErased, error) {
 	none := control.ItemErased{}
-	cfg, ok := a.Settings.Items[req.Item]
+	cfg, ok := a.settings().Items[req.Item]
 	if !ok {
 		return none, notFound("item", req.Item, "coffer item list")
 	}
@@ -25,7 +28,7 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 			Next: "say it again with the item's name: coffer item erase " + req.Item + " --confirm " + req.Item}
 	}
 	// A rotation that is under way would wrap the secrets again that this destroys.
-	release, ok := a.jobs.hold(req.Item, subjectOf(control.Job{Vault: cfg.Vault}))
+	release, ok := a.jobs.Hold(req.Item, queue.Subject(control.Job{Vault: cfg.Vault}))
 	if !ok {
 		return none, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("a job of item %s, or one about the keys of vault %s, is running", req.Item, cfg.Vault),
 			Next: "wait for it, or stop it: coffer job list"}
@@ -35,6 +38,9 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	ctx = keyring.WithPurpose(context.WithoutCancel(ctx), keyring.Purpose{Vault: cfg.Vault, Item: req.Item, By: by})
 	v, err := a.vault(ctx, cfg.Vault)
 	if err != nil {
+		return none, err
+	}
+	if err := a.unheld(ctx, v, req.Item); err != nil {
 		return none, err
 	}
 	e := audit.Event{Kind: audit.ItemErased, Vault: cfg.Vault, Item: req.Item, By: by, Outcome: "begun"}
@@ -60,6 +66,47 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	e.Outcome = "done"
 	e.Fields = map[string]string{"secrets": fmt.Sprint(done.Secrets), "deleted": fmt.Sprint(done.Deleted), "locked": fmt.Sprint(done.Locked), "locked_keys": fmt.Sprint(done.LockedKeys)}
 	return control.ItemErased{Item: req.Item, Secrets: done.Secrets, Deleted: done.Deleted, Locked: done.Locked, LockedKeys: done.LockedKeys, LockedUntil: done.LockedUntil}, a.record(ctx, e)
+}
+
+// unheld returns an error if a point of an item is held, or if it is not known: somebody
+// answers for it that it is there. Where nobody ever held one, nothing is opened.
+func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
+	id, err := v.vault.ItemID(name)
+	if err != nil {
+		return Fault(err)
+	}
+	ever := false
+	for _, err := range v.store.List(ctx, store.Key("items/"+id.String()+"/holds/")) {
+		if err != nil {
+			return Fault(fmt.Errorf("see whether a point of %s is held: %w", name, err))
+		}
+		ever = true
+		break
+	}
+	if !ever {
+		return nil
+	}
+	it, err := v.vault.Item(ctx, name)
+	if errors.Is(err, catalog.ErrNoItem) || errors.Is(err, catalog.ErrErased) {
+		return nil
+	}
+	var holds []catalog.Hold
+	if err == nil {
+		defer it.Close()
+		holds, err = it.Holds(ctx)
+	}
+	if err != nil {
+		return Fault(fmt.Errorf("see whether a point of %s is held: %w", name, err))
+	}
+	if len(holds) == 0 {
+		return nil
+	}
+	h, more := holds[0], ""
+	if n := len(holds); n > 1 {
+		more = fmt.Sprintf("; there are %d holds in all", n)
+	}
+	return &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("point %s of %s is held by %s: %s%s", h.Point, name, h.Owner, h.Reason, more),
+		Next: fmt.Sprintf("ask who holds it, then: coffer point release %s@%s", name, h.Point)}
 }
 
 // VerifyAudit implements control.System.

@@ -3,9 +3,13 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/policy"
+	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
@@ -28,6 +32,7 @@ var faults = [...]struct {
 	{kek.ErrDenied, control.CodeKeysInaccessible, "check the key's PIN, permissions and state; coffer key list shows each key"},
 	{kek.ErrMissing, control.CodeKeysInaccessible, "check the key's uri in the config, or make the key: coffer key create NAME"},
 	{kek.ErrNoKey, control.CodeKeysInaccessible, "add the key that the vault was made with to the config; its fingerprint is on the recovery sheet"},
+	{custody.ErrMayNotWrap, control.CodeForbidden, "mend it as said, or put another key in its place in the config; then: coffer key check NAME"},
 	{kek.ErrUnsuitable, control.CodeKeysInaccessible, "mend that, or use another RSA key of 2048 to 4096 bits: coffer key create NAME makes one"},
 	{kek.ErrWrongKey, control.CodeKeysInaccessible, "the key does not open this vault; look for the one on the recovery sheet"},
 	{catalog.ErrRolledBack, control.CodeDamaged, "somebody put older key records back, or the store was restored from a copy: find out which; then, to accept what is there, stop the agent and remove its state's floors folder"},
@@ -38,7 +43,14 @@ var faults = [...]struct {
 	{catalog.ErrNoVault, control.CodeNotFound, "check the store's address, or make the vault: coffer vault create NAME"},
 	{catalog.ErrVaultExists, control.CodeConflict, "use it by writing its id into the config, or choose an empty place"},
 	{catalog.ErrNoItem, control.CodeNotFound, "make its first point: coffer backup ITEM"},
+	{catalog.ErrPointGone, control.CodeDamaged, "find out who deleted it, and from where; backups go on meanwhile. To take note of it: coffer point forget ITEM@POINT"},
+	{catalog.ErrVoided, control.CodeFailed, "run it again: what it has put is used"},
+	{catalog.ErrNoHold, control.CodeNotFound, "see what holds there are: coffer point list ITEM"},
 	{catalog.ErrNoPoint, control.CodeNotFound, "see what there is: coffer point list"},
+	{prune.ErrMayNotDelete, control.CodeForbidden, "prune from the host whose credentials may, and leave vaults.NAME.prune out of this one's config; what was marked stays marked"},
+	{prune.ErrHeld, control.CodeConflict, "ask who holds it, then: coffer point release ITEM@POINT"},
+	{prune.ErrLeavesNone, control.CodeConflict, "keep one, or say that this is meant: --allow-empty"},
+	{policy.ErrKeepsNothing, control.CodeConflict, "give the policy a rule in the config, or say that this is meant: coffer prune ITEM --allow-empty"},
 	{restore.ErrNotInPoint, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT PATH"},
 	{restore.ErrNoMatch, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT"},
 	{restore.ErrNotFile, control.CodeBadRequest, "take a file, or restore a directory: coffer restore"},
@@ -50,9 +62,15 @@ var faults = [...]struct {
 	{store.ErrNotExist, control.CodeDamaged, "an object is gone from the store; see what is affected: coffer verify"},
 	{target.ErrFull, control.CodeFailed, "make room in the target and restore again: what is there already is not written twice"},
 	{target.ErrReadOnly, control.CodeFailed, "choose a target that can be written to"},
+	{syscall.ENOSPC, control.CodeFailed, stateNext},
+	{syscall.EROFS, control.CodeFailed, stateNext},
+	{syscall.EIO, control.CodeFailed, stateNext},
 	{source.ErrFailed, control.CodeFailed, "run the command by hand, as the user that the agent runs as; nothing was kept"},
 	{source.ErrNothing, control.CodeFailed, "check the item's paths in the config, and that the agent may read them"},
 }
+
+// stateNext is what to do about a fault of a disk that is neither a store's nor a target's.
+const stateNext = "make room on the disk of the agent's state folder, or mend it: coffer doctor looks at it"
 
 // Fault gives an error the code and the next step with which it travels.
 func Fault(err error) error {
@@ -79,5 +97,9 @@ func (e *faultError) Unwrap() []error { return []error{&e.wire, e.cause} }
 
 // notFound says that the configuration has no such thing.
 func notFound(kind, name, list string) error {
-	return &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("the config has no %s %q", kind, name), Next: "see what there is: " + list}
+	next := "see what there is: " + list
+	if kind == "item" {
+		next += "; one that was taken out of the config, or renamed, has its points still: put it back under its name"
+	}
+	return &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("the config has no %s %q", kind, name), Next: next}
 }

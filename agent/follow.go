@@ -32,7 +32,7 @@ type attempt struct {
 // wrapping that they should have, and starts the rotation.
 func (a *Agent) followVersions(ctx context.Context, f *follower) {
 	touched := make(map[string]bool)
-	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
+	for _, name := range slices.Sorted(maps.Keys(a.settings().Keys)) {
 		p := a.watch.probe(name)
 		if since := a.Clock().Sub(p.found); since >= 0 && since < versionsEvery-time.Second || p.err != nil || ctx.Err() != nil {
 			continue
@@ -45,7 +45,7 @@ func (a *Agent) followVersions(ctx context.Context, f *follower) {
 			a.Log.Warn("versions of a key not found", "key", name, "err", err)
 			continue
 		}
-		for vault, cfg := range a.Settings.Vaults {
+		for vault, cfg := range a.settings().Vaults {
 			if slices.Contains(cfg.Keys, name) {
 				touched[vault] = true
 			}
@@ -85,8 +85,8 @@ func (a *Agent) settle(ctx context.Context, f *follower, name string) {
 		return
 	}
 	next := attempt{wait: versionsEvery}
-	if j, err := a.jobs.get(last.job); err == nil && j.snapshot().State == control.JobFailed {
-		if since := a.Clock().Sub(j.snapshot().Ended); since >= 0 && since < last.wait-time.Second {
+	if j, err := a.jobs.Get(last.job); err == nil && j.Snapshot().State == control.JobFailed {
+		if since := a.Clock().Sub(j.Snapshot().Ended); since >= 0 && since < last.wait-time.Second {
 			return
 		}
 		next.wait = min(2*last.wait, retryMost)
@@ -97,5 +97,5 @@ func (a *Agent) settle(ctx context.Context, f *follower, name string) {
 
 // rotating tells whether a rotation of a vault waits or runs.
 func (a *Agent) rotating(vault string) bool {
-	return a.jobs.running(func(j control.Job) bool { return j.Kind == control.KindRekey && j.Vault == vault })
+	return a.jobs.Running(func(j control.Job) bool { return j.Kind == control.KindRekey && j.Vault == vault })
 }

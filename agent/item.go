@@ -1,10 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +14,8 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/internal/gate"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -27,48 +29,63 @@ type item struct {
 	users  int  // guarded by vault.mu
 	shared bool // it was open before one of its users came; guarded by vault.mu
 
+	looking gate.Gate  // held while its points are looked at
+	pruning gate.Gate  // held by a prune
+	leaving leaving    // points that it is about to remove
 	sync    sync.Mutex // held while the index is brought up to the vault
 	writing bool       // a backup is putting packs; guarded by sync
 }
 
 // bringUp brings the item's index up to the vault. While a backup runs it is: only
 // the backup changes it then.
-func (it *item) bringUp(ctx context.Context, log *slog.Logger) (catalog.Synced, error) {
+func (a *Agent) bringUp(ctx context.Context, it *item) (catalog.Synced, error) {
 	if it.writing {
 		return catalog.Synced{}, nil
 	}
-	done, err := it.Sync(ctx, it.index)
+	return a.broughtUp(ctx, it, it.Sync)
+}
+
+// broughtUp brings the item's index up with sync, and tells what that found.
+func (a *Agent) broughtUp(ctx context.Context, it *item, sync func(context.Context, catalog.Local) (catalog.Synced, error)) (catalog.Synced, error) {
+	done, err := sync(ctx, it.index)
 	if err != nil {
 		return done, Fault(err)
 	}
 	if done.Recovered > 0 || len(done.Damaged) > 0 {
-		log.Warn("packs without an index found", "item", it.Name(), "good", done.Recovered, "damaged", done.Damaged)
+		a.Log.Warn("packs without an index found", "item", it.Name(), "good", done.Recovered, "damaged", done.Damaged)
 	}
-	return done, nil
+	return done, a.tellGone(ctx, it, done.Gone)
 }
 
-// beginWriting brings the index up for a backup, and says that one is putting packs
-// until the function that it returns is called. found hears of packs of an
-// interrupted backup.
-func (it *item) beginWriting(ctx context.Context, log *slog.Logger, found func(packs int)) (end func(), err error) {
+// beginWriting takes over what a backup has to know before it begins. The function that
+// it returns ends it.
+func (it *item) beginWriting(ctx context.Context) (end func(), err error) {
 	it.sync.Lock()
 	defer it.sync.Unlock()
 	if err := it.catchUp(ctx); err != nil {
 		return nil, err
-	}
-	synced, err := it.bringUp(ctx, log)
-	if err != nil {
-		return nil, err
-	}
-	it.writing = true
-	if synced.Recovered > 0 {
-		found(synced.Recovered)
 	}
 	return func() {
 		it.sync.Lock()
 		defer it.sync.Unlock()
 		it.writing = false
 	}, nil
+}
+
+// bringUpWriting brings the index up for a backup, which is putting packs from then on.
+// found hears of packs of an interrupted backup.
+func (a *Agent) bringUpWriting(ctx context.Context, it *item, found func(packs int)) (catalog.Synced, error) {
+	it.sync.Lock()
+	defer it.sync.Unlock()
+	synced, err := a.broughtUp(ctx, it, it.SyncPacks)
+	if err != nil {
+		return synced, err
+	}
+	it.writing = true
+	if synced.Recovered > 0 {
+		found(synced.Recovered)
+	}
+	return synced, nil
 }
 
 // catchUp has an item that somebody had open already take over the generations that
@@ -85,7 +102,7 @@ func (it *item) catchUp(ctx context.Context) error {
 
 // openItem opens an item, with open if nobody has it open. The caller closes it.
 func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*catalog.Item, error)) (*item, error) {
-	cfg, ok := a.Settings.Items[name]
+	cfg, ok := a.settings().Items[name]
 	if !ok {
 		return nil, notFound("item", name, "coffer item list")
 	}
@@ -113,7 +130,7 @@ func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*c
 		opened.Close()
 		return nil, fmt.Errorf("item %s: %w", name, err)
 	}
-	it := &item{Item: opened, vault: v, index: index, reader: opened.NewReader(index), users: 1}
+	it := &item{Item: opened, vault: v, index: index, reader: opened.NewReader(index), users: 1, looking: gate.New(), pruning: gate.New()}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.items[name] = it
@@ -147,7 +164,7 @@ func (a *Agent) existing(ctx context.Context, name string) (*item, error) {
 	}
 	it.sync.Lock()
 	defer it.sync.Unlock()
-	if _, err := it.bringUp(ctx, a.Log); err != nil {
+	if _, err := a.bringUp(ctx, it); err != nil {
 		it.close()
 		return nil, err
 	}
@@ -185,35 +202,65 @@ func (it *item) release() {
 // point reads a point, or returns it as read before.
 func (it *item) point(ctx context.Context, name catalog.PointName) (*catalog.Point, error) {
 	id := it.ID().String() + "/" + string(name)
-	it.vault.mu.Lock()
-	p, ok := it.vault.points[id]
-	it.vault.mu.Unlock()
-	if ok {
+	if p := it.vault.points.get(id); p != nil {
 		return p, nil
 	}
 	p, err := it.Point(ctx, name)
 	if err != nil {
 		return nil, Fault(err)
 	}
-	it.vault.mu.Lock()
-	defer it.vault.mu.Unlock()
-	it.vault.points[id] = p
+	it.vault.points.put(id, p)
 	return p, nil
 }
+
+// PickReadable finds the point of an item that a selector means, as PickPoint does, and
+// has read read it. If that is the latest, it passes over those that are damaged. notes
+// say which, and that the clock of the one it takes was wrong.
+func PickReadable(ctx context.Context, it *catalog.Item, selector string, now time.Time, read func(catalog.PointName) error) (notes []string, err error) {
+	var first error // why the newest does not open
+	for before := catalog.PointName(""); ; {
+		name, err := pickPoint(ctx, it, selector, now.Location(), before)
+		if first != nil && errors.Is(err, catalog.ErrNoPoint) {
+			return nil, first
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = read(name)
+		if latest := selector == "" || selector == "latest"; !latest || !errors.Is(err, crypt.ErrDamaged) && !errors.Is(err, store.ErrShort) {
+			if err == nil && latest && name.Time().Sub(now) > ahead {
+				notes = append(notes, fmt.Sprintf("point %s of %s is dated in the future: the clock that made it was wrong, and another may be newer", name, it.Name()))
+			}
+			return notes, err
+		}
+		notes = append(notes, fmt.Sprintf("point %s of %s is passed over, as it does not open: %v", name, it.Name(), err))
+		first, before = cmp.Or(first, err), name
+	}
+}
+
+// ahead is how far in the future a point may be: clocks differ by less.
+const ahead = 10 * time.Minute
 
 // PickPoint finds the point of an item that a selector means (control.ParseSelector).
 // Times without a zone are in loc.
 func PickPoint(ctx context.Context, it *catalog.Item, selector string, loc *time.Location) (catalog.PointName, error) {
-	names, err := it.Points(ctx)
-	if err != nil {
-		return "", Fault(err)
-	}
+	return pickPoint(ctx, it, selector, loc, "")
+}
+
+// pickPoint is PickPoint among the points before one, unless that is "".
+func pickPoint(ctx context.Context, it *catalog.Item, selector string, loc *time.Location, before catalog.PointName) (catalog.PointName, error) {
 	sel, err := control.ParseSelector(selector, loc)
 	if err != nil {
 		return "", &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("%q names no point", selector), Next: "see what there is: coffer point list " + it.Name()}
 	}
 	var found []catalog.PointName
-	for _, n := range names {
+	for n, err := range it.PointNames(ctx) {
+		if err != nil {
+			return "", Fault(err)
+		}
+		if before != "" && n >= before {
+			break
+		}
 		switch {
 		case n.String() == selector || string(n) == selector:
 			return n, nil
@@ -238,8 +285,11 @@ func (a *Agent) Items(ctx context.Context) ([]control.Item, error) {
 	glancing, cancel := context.WithTimeout(ctx, glance)
 	defer cancel()
 	var out []control.Item
-	for _, name := range slices.Sorted(maps.Keys(a.Settings.Items)) {
+	for _, name := range slices.Sorted(maps.Keys(a.settings().Items)) {
 		it, err := a.item(ctx, glancing, name)
+		if control.CodeOf(err) == control.CodeNotFound {
+			continue // a reload has just taken it out
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -258,30 +308,57 @@ func (a *Agent) Item(ctx context.Context, name string) (control.Item, error) {
 // item describes an item, with what can be learned of its points while glancing
 // lasts.
 func (a *Agent) item(ctx, glancing context.Context, name string) (control.Item, error) {
-	cfg, ok := a.Settings.Items[name]
+	cfg, ok := a.settings().Items[name]
 	if !ok {
 		return control.Item{}, notFound("item", name, "coffer item list")
 	}
 	kind, from := sourceOf(cfg)
 	out := control.Item{Name: name, Vault: cfg.Vault, Kind: kind, Source: from}
-	points, err := a.points(glancing, name)
+	var due time.Time
+	out.Policy, out.Next, due = a.planned(name)
+	out.Overdue = !due.IsZero()
+	out.Proof = a.proof(name)
+	err := a.glanceAt(glancing, name, &out)
 	err = overdue(ctx, glancing, err, store.ErrUnavailable)
-	switch {
-	case errors.Is(err, catalog.ErrNoItem), control.CodeOf(err) == control.CodeNotFound:
-		return out, ctx.Err()
-	case err != nil:
+	if err != nil && !errors.Is(err, catalog.ErrNoItem) && control.CodeOf(err) != control.CodeNotFound {
 		out.Error = control.AsError(err)
-		return out, ctx.Err()
 	}
-	out.Points = len(points)
-	for _, p := range points {
-		out.StoredBytes += int64(p.Stats.Stored)
+	return out, ctx.Err()
+}
+
+// glanceAt fills in what there is to say of an item's points.
+func (a *Agent) glanceAt(ctx context.Context, name string, out *control.Item) error {
+	it, synced, err := a.remembering(ctx, name)
+	if err != nil {
+		return err
 	}
-	if n := len(points); n > 0 {
-		last := points[n-1]
-		out.LastPoint, out.LastGood, out.SourceBytes = last.Name.String(), last.Name.Time(), int64(last.Stats.Bytes)
+	defer it.close()
+	points, stored, err := it.index.CountPoints(ctx)
+	if err != nil {
+		return err
 	}
-	return out, nil
+	out.Points, out.StoredBytes = int(points), stored
+	if out.Warnings, err = a.strangeIn(ctx, it); err != nil {
+		return err
+	}
+	for s, err := range it.index.Summaries(ctx, catalog.PointQuery{Newest: true}) {
+		if err != nil {
+			return err
+		}
+		if s.Unreadable && s.State != catalog.PointGone {
+			out.Warnings = append(out.Warnings, control.Problem{Subject: "item " + name, Next: "see what is wrong with it: coffer verify " + name + "; then let it go: coffer point forget " + name + "@" + s.Name.String(),
+				Message: fmt.Sprintf("point %s does not open, and is newer than the last good one", s.Name)})
+		}
+		if s.State == catalog.PointGone || s.Damaged {
+			continue
+		}
+		out.LastPoint, out.LastGood, out.SourceBytes = s.Name.String(), s.Name.Time(), int64(s.Stats.Bytes)
+		break
+	}
+	if synced.Unopened != nil {
+		return Fault(synced.Unopened)
+	}
+	return Fault(synced.Err())
 }
 
 func sourceOf(cfg config.Item) (kind, from string) {
@@ -292,26 +369,4 @@ func sourceOf(cfg config.Item) (kind, from string) {
 		return "stream", strings.Join(cfg.Stream.Command, " ")
 	}
 	return "", ""
-}
-
-// points reads all points of an item, oldest first.
-func (a *Agent) points(ctx context.Context, name string) ([]*catalog.Point, error) {
-	it, err := a.openItem(ctx, name, func(v *vault) (*catalog.Item, error) { return v.vault.Item(ctx, name) })
-	if err != nil {
-		return nil, err
-	}
-	defer it.close()
-	names, err := it.Points(ctx)
-	if err != nil {
-		return nil, Fault(err)
-	}
-	points := make([]*catalog.Point, 0, len(names))
-	for _, n := range names {
-		p, err := it.point(ctx, n)
-		if err != nil {
-			return nil, err
-		}
-		points = append(points, p)
-	}
-	return points, nil
 }

@@ -23,7 +23,7 @@ func (a *Agent) Keys(ctx context.Context) ([]control.Key, error) {
 	glancing, cancel := context.WithTimeout(ctx, glance)
 	defer cancel()
 	var out []control.Key
-	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
+	for _, name := range slices.Sorted(maps.Keys(a.settings().Keys)) {
 		keys, err := a.describeKey(ctx, glancing, name)
 		if err != nil {
 			return nil, err
@@ -39,8 +39,8 @@ func (a *Agent) Keys(ctx context.Context) ([]control.Key, error) {
 func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]control.Key, error) {
 	var vaults []string
 	wraps := false
-	for _, vault := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
-		cfg := a.Settings.Vaults[vault]
+	for _, vault := range slices.Sorted(maps.Keys(a.settings().Vaults)) {
+		cfg := a.settings().Vaults[vault]
 		if slices.Contains(cfg.Keys, name) || slices.Contains(cfg.RestoreKeys, name) {
 			vaults = append(vaults, vault)
 		}
@@ -53,7 +53,7 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 	}
 	err = overdue(ctx, glancing, err, kek.ErrUnreachable)
 	if e == nil {
-		cfg := a.Settings.Keys[name]
+		cfg := a.settings().Keys[name]
 		return []control.Key{{Name: name, URI: cmp.Or(cfg.URI, cfg.Public), Vaults: vaults, RestoreOnly: restoreOnly, Error: control.AsError(Fault(err))}}, ctx.Err()
 	}
 	var out []control.Key
@@ -79,7 +79,7 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 // its URI, as it was linked.
 func (a *Agent) describeLink(ctx context.Context, uri string) control.Key {
 	k := control.Key{Name: "linked", URI: uri, RestoreOnly: true}
-	e, err := a.keys.Entry(ctx, a.keys.Link(linked(a.Settings, uri)))
+	e, err := a.keys.Entry(ctx, a.keys.Link(linked(a.settings(), uri)))
 	if err != nil {
 		k.Error = control.AsError(Fault(err))
 		return k
@@ -124,7 +124,7 @@ func describe(ref kek.Ref) control.Key {
 
 // CreateKey implements control.Keys.
 func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.Key, error) {
-	cfg, ok := a.Settings.Keys[req.Name]
+	cfg, ok := a.settings().Keys[req.Name]
 	if !ok {
 		return control.Key{}, notFound("key", req.Name, "coffer key list")
 	}
@@ -152,7 +152,7 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 
 // CheckKey implements control.Keys.
 func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (control.KeyReport, error) {
-	cfg, ok := a.Settings.Keys[req.Key]
+	cfg, ok := a.settings().Keys[req.Key]
 	if !ok {
 		return control.KeyReport{}, notFound("key", req.Key, "coffer key list")
 	}
@@ -182,7 +182,7 @@ func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (cont
 
 // LinkKey implements control.Custody.
 func (a *Agent) LinkKey(ctx context.Context, req control.KeyLink) (control.Vault, error) {
-	if _, ok := a.Settings.Vaults[req.Vault]; !ok {
+	if _, ok := a.settings().Vaults[req.Vault]; !ok {
 		return control.Vault{}, notFound("vault", req.Vault, "coffer vault list")
 	}
 	if !req.RestoreOnly && !req.Unlink {
@@ -198,10 +198,10 @@ func (a *Agent) LinkKey(ctx context.Context, req control.KeyLink) (control.Vault
 
 // link links a key to a vault, or unlinks it.
 func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
-	if err := a.opening[req.Vault].Enter(ctx); err != nil {
+	if err := a.opening(req.Vault).Enter(ctx); err != nil {
 		return err
 	}
-	defer a.opening[req.Vault].Leave()
+	defer a.opening(req.Vault).Leave()
 	links := a.state.links(req.Vault)
 	i := slices.Index(links, req.URI)
 	kind := audit.KeyLinked
@@ -213,7 +213,7 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 	case i >= 0:
 		return nil
 	default:
-		name := a.keys.Link(linked(a.Settings, req.URI))
+		name := a.keys.Link(linked(a.settings(), req.URI))
 		if _, err := a.keys.Refresh(ctx, name); err != nil { // one that does not answer is of no use
 			return Fault(fmt.Errorf("link %s: %w", req.URI, err))
 		}

@@ -144,7 +144,7 @@ func (b *bench) start() {
 	}
 	ended, n := make(chan error, 1), b.clock.rested()
 	go func() {
-		ended <- agent.Run(ctx, agent.Config{Settings: b.settings, Parts: b.parts(log), Clock: b.clock.Now, After: b.clock.After,
+		ended <- agent.Run(ctx, agent.Config{Settings: b.settings, Load: func() (*config.Config, error) { return b.settings, nil }, Parts: b.parts(log), Clock: b.clock.Now, After: b.clock.After,
 			Log: log, Program: control.Version{Version: "test"}}, l, access)
 	}()
 	b.Client = control.NewClient(control.ClientConfig{Socket: b.path("s")})
@@ -182,8 +182,8 @@ func (b *bench) pass(minutes int) {
 }
 
 func (b *bench) parts(log *slog.Logger) agent.Parts {
-	open := func(_ context.Context, url string) (store.Store, error) {
-		root, err := dir.ParseURL(url)
+	open := func(_ context.Context, vault config.Vault) (store.Store, error) {
+		root, err := dir.ParseURL(vault.Store)
 		if err != nil {
 			return nil, err
 		}
@@ -195,17 +195,18 @@ func (b *bench) parts(log *slog.Logger) agent.Parts {
 	}
 	return agent.Parts{
 		Store: open,
-		MakeStore: func(ctx context.Context, url string) (store.Store, error) {
-			root, err := dir.ParseURL(url)
+		MakeStore: func(ctx context.Context, vault config.Vault) (store.Store, error) {
+			root, err := dir.ParseURL(vault.Store)
 			if err == nil {
 				err = dir.Create(root)
 			}
 			if err != nil {
 				return nil, err
 			}
-			return open(ctx, url)
+			return open(ctx, vault)
 		},
-		Key: b.keys.open,
+		Secret: func(ref string) ([]byte, error) { return os.ReadFile(strings.TrimPrefix(ref, "file:")) },
+		Key:    b.keys.open,
 		Escrow: func(ctx context.Context, name string, key config.Key) (kek.Wrapper, error) {
 			return escrow.Open(ctx, name, key.Public)
 		},

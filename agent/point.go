@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"iter"
@@ -21,54 +22,68 @@ import (
 // point needs does open. to is where it would be restored to, "" if it is only read.
 // The caller closes the item.
 func (a *Agent) open(ctx context.Context, name, selector, to string) (*item, *catalog.Point, error) {
-	it, err := a.openItem(ctx, name, func(v *vault) (*catalog.Item, error) { return v.vault.Item(ctx, name) })
-	if err != nil {
-		return nil, nil, err
-	}
-	p, err := a.pick(ctx, it, selector, to)
-	if err != nil {
-		it.close()
-		return nil, nil, err
-	}
-	return it, p, nil
+	it, p, _, err := a.openNoting(ctx, name, selector, to)
+	return it, p, err
 }
 
-func (a *Agent) pick(ctx context.Context, it *item, selector, to string) (*catalog.Point, error) {
-	name, err := PickPoint(ctx, it.Item, selector, a.Clock().Location())
+// openNoting is open for who has somebody to tell what PickReadable notes.
+func (a *Agent) openNoting(ctx context.Context, name, selector, to string) (*item, *catalog.Point, []string, error) {
+	it, err := a.openItem(ctx, name, func(v *vault) (*catalog.Item, error) { return v.vault.Item(ctx, name) })
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	if err := a.preflight(ctx, it, name, to); err != nil {
-		return nil, err
+	p, notes, err := a.pick(ctx, it, selector, to)
+	if err != nil {
+		it.close()
+		return nil, nil, nil, err
 	}
-	it.sync.Lock()
-	defer it.sync.Unlock()
-	if _, err := it.bringUp(ctx, a.Log); err != nil {
-		return nil, err
+	return it, p, notes, nil
+}
+
+// pick reads the point that a selector means.
+func (a *Agent) pick(ctx context.Context, it *item, selector, to string) (p *catalog.Point, notes []string, err error) {
+	var other error
+	notes, err = PickReadable(ctx, it.Item, selector, a.Clock(), func(name catalog.PointName) error {
+		if other = a.preflight(ctx, it, name, to); other != nil {
+			return nil // with an older point it would be no better
+		}
+		it.sync.Lock()
+		defer it.sync.Unlock()
+		if _, other = a.bringUp(ctx, it); other != nil {
+			return nil
+		}
+		p, err = it.point(ctx, name)
+		return err
+	})
+	err = cmp.Or(other, err)
+	for _, n := range notes {
+		a.Log.Warn("latest point", "vault", it.vault.name, "item", it.Name(), "says", n)
 	}
-	return it.point(ctx, name)
+	return p, notes, err
 }
 
 func (a *Agent) itemNames(only string) []string {
 	if only != "" {
 		return []string{only}
 	}
-	return slices.Sorted(maps.Keys(a.Settings.Items))
+	return slices.Sorted(maps.Keys(a.settings().Items))
 }
 
 // Points implements control.Points.
 func (a *Agent) Points(ctx context.Context, item string) ([]control.Point, error) {
 	var out []control.Point
 	for _, name := range a.itemNames(item) {
-		points, err := a.points(ctx, name)
+		before := len(out)
+		err := a.eachPoint(ctx, name, func(p control.Point) error {
+			out = append(out, p)
+			return nil
+		})
 		if control.CodeOf(err) == control.CodeNotFound && item == "" {
-			continue // nothing there yet
+			out = out[:before] // nothing there yet
+			continue
 		}
 		if err != nil {
 			return nil, err
-		}
-		for _, p := range points {
-			out = append(out, a.wirePoint(a.Settings.Items[name].Vault, p))
 		}
 	}
 	slices.SortStableFunc(out, func(x, y control.Point) int { return x.Time.Compare(y.Time) })
@@ -82,7 +97,12 @@ func (a *Agent) Point(ctx context.Context, item, selector string) (control.Point
 		return control.Point{}, err
 	}
 	defer it.close()
+	fates, err := a.fates(ctx, it)
+	if err != nil {
+		return control.Point{}, err
+	}
 	out := a.wirePoint(it.vault.name, p)
+	fates.of(p.Name, &out)
 	for n, err := range it.reader.Nodes(ctx, p.Root) {
 		if err != nil {
 			return control.Point{}, Fault(err)
@@ -144,7 +164,7 @@ func (a *Agent) Diff(ctx context.Context, req control.DiffRequest) iter.Seq2[con
 			return
 		}
 		defer it.close()
-		to, err := a.pick(ctx, it, req.To, "")
+		to, _, err := a.pick(ctx, it, req.To, "")
 		if err != nil {
 			yield(control.DiffEntry{}, err)
 			return
@@ -213,13 +233,4 @@ func (a *Agent) Content(ctx context.Context, req control.ContentRequest, w io.Wr
 		return err
 	}
 	return Fault(restore.Cat(ctx, it.reader, p.Root, req.Path, w))
-}
-
-// Events implements control.Jobs.
-func (a *Agent) Events(ctx context.Context, id int64, after uint64) iter.Seq2[control.Event, error] {
-	j, err := a.jobs.get(id)
-	if err != nil {
-		return func(yield func(control.Event, error) bool) { yield(control.Event{}, err) }
-	}
-	return j.events(ctx, after, a.Clock)
 }

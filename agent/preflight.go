@@ -71,7 +71,7 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 func (a *Agent) narrowed(ctx context.Context, it *item, name catalog.PointName, needed []uint32) []uint32 {
 	it.sync.Lock()
 	defer it.sync.Unlock()
-	if _, err := it.bringUp(ctx, a.Log); err != nil {
+	if _, err := a.bringUp(ctx, it); err != nil {
 		return needed
 	}
 	p, err := it.point(ctx, name)
@@ -120,8 +120,8 @@ func (a *Agent) missingKeys(ctx context.Context, it *item, generation uint32, er
 
 // whyNot says why no open key has the version that made a wrapping.
 func (a *Agent) whyNot(ctx context.Context, w kek.Wrapped) string {
-	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
-		uri, _, _ := strings.Cut(a.Settings.Keys[name].URI, "?")
+	for _, name := range slices.Sorted(maps.Keys(a.settings().Keys)) {
+		uri, _, _ := strings.Cut(a.settings().Keys[name].URI, "?")
 		if uri != w.URI && !strings.HasPrefix(uri, w.URI+"/") {
 			continue
 		}

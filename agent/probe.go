@@ -47,8 +47,8 @@ func (p probe) every() time.Duration {
 
 // keyNames are the keys of the configuration and those that are linked.
 func (a *Agent) keyNames() []string {
-	names := slices.Collect(maps.Keys(a.Settings.Keys))
-	for vault := range a.Settings.Vaults {
+	names := slices.Collect(maps.Keys(a.settings().Keys))
+	for vault := range a.settings().Vaults {
 		names = append(names, a.uses(vault).Open...)
 	}
 	slices.Sort(names)
@@ -59,7 +59,7 @@ func (a *Agent) keyNames() []string {
 // for every vault that is made.
 func (a *Agent) probeAll(ctx context.Context, now []string) {
 	needed := make(map[kek.Fingerprint]bool)
-	for vault := range a.Settings.Vaults {
+	for vault := range a.settings().Vaults {
 		maps.Copy(needed, a.hangsOn(vault))
 	}
 	var asking sync.WaitGroup
@@ -72,7 +72,7 @@ func (a *Agent) probeAll(ctx context.Context, now []string) {
 		asking.Go(func() { a.probeKey(ctx, name, needed) })
 	}
 	asking.Wait()
-	for _, vault := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
+	for _, vault := range slices.Sorted(maps.Keys(a.settings().Vaults)) {
 		if ctx.Err() != nil {
 			return
 		}
@@ -85,7 +85,7 @@ func (a *Agent) probeAll(ctx context.Context, now []string) {
 // probeKey asks the version of a key that is in use, and those that are needed
 // besides, to open their canaries.
 func (a *Agent) probeKey(ctx context.Context, name string, needed map[kek.Fingerprint]bool) {
-	if a.Settings.Keys[name].Public != "" {
+	if a.settings().Keys[name].Public != "" {
 		return // nothing of it can be asked
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
@@ -180,7 +180,7 @@ func (a *Agent) sortProbes(vault string) (ours, others []custody.Probe) {
 	u, hangs := a.uses(vault), a.hangsOn(vault)
 	for _, name := range slices.Concat(u.Keys, u.Open) {
 		p := a.watch.probe(name)
-		if a.Settings.Keys[name].Public != "" || p.asked.IsZero() {
+		if a.settings().Keys[name].Public != "" || p.asked.IsZero() {
 			continue
 		}
 		as := func(w answer) custody.Probe {
@@ -226,7 +226,7 @@ func (a *Agent) relearn(ctx context.Context, name string, opening []custody.Prob
 	for _, p := range opening {
 		names = append(names, p.Key)
 	}
-	st, err := a.Parts.Store(ctx, a.Settings.Vaults[name].Store)
+	st, err := a.Parts.Store(ctx, a.settings().Vaults[name])
 	if err != nil {
 		return false
 	}

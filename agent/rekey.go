@@ -10,6 +10,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -41,13 +42,13 @@ func (a *Agent) RaiseMode(ctx context.Context, req control.VaultMode) (control.J
 	if v.vault.Mode() == catalog.CustomerManaged {
 		return control.Job{}, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is customer-managed already", req.Vault), Next: "see it: coffer vault show " + req.Vault}
 	}
-	if a.Settings.Vaults[req.Vault].Mode == catalog.SoftwareKeys.String() { // it would not open under this any more
+	if a.settings().Vaults[req.Vault].Mode == catalog.SoftwareKeys.String() { // it would not open under this any more
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("the config says that vault %s has software keys", req.Vault),
-			Next: fmt.Sprintf("write vaults.%s.mode: customer-managed, restart the agent, and say this again", req.Vault)}
+			Next: fmt.Sprintf("write vaults.%s.mode: customer-managed, reload (coffer config reload), and say this again", req.Vault)}
 	}
-	if key, ok := a.fileKey(a.Settings.Vaults[req.Vault]); ok {
+	if key, ok := a.fileKey(a.settings().Vaults[req.Vault]); ok {
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s of vault %s is a file", key, req.Vault),
-			Next: fmt.Sprintf("name HSM or Key Vault keys in vaults.%s.keys, move %s to vaults.%s.restore_keys, restart the agent, and say this again", req.Vault, key, req.Vault)}
+			Next: fmt.Sprintf("name HSM or Key Vault keys in vaults.%s.keys, move %s to vaults.%s.restore_keys, reload (coffer config reload), and say this again", req.Vault, key, req.Vault)}
 	}
 	return a.startRekey(control.PeerFrom(ctx).String(), rekey{vault: req.Vault, mode: catalog.CustomerManaged}), nil
 }
@@ -61,8 +62,8 @@ type rekey struct {
 }
 
 func (a *Agent) startRekey(by string, r rekey) control.Job {
-	j := a.jobs.start(by, control.Job{Kind: control.KindRekey, Vault: r.vault}, func(ctx context.Context, j *job) (*control.JobResult, error) {
-		e := audit.Event{Kind: audit.KeyRotated, Vault: r.vault, By: by, Job: j.id, Outcome: "begun"}
+	j := a.start(by, control.Job{Kind: control.KindRekey, Vault: r.vault}, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
+		e := audit.Event{Kind: audit.KeyRotated, Vault: r.vault, By: by, Job: j.ID(), Outcome: "begun"}
 		if err := a.record(ctx, e); err != nil {
 			return nil, err
 		}
@@ -73,14 +74,14 @@ func (a *Agent) startRekey(by string, r rekey) control.Job {
 		}
 		return &control.JobResult{Rekey: result}, nil
 	})
-	return j.snapshot()
+	return j.Snapshot()
 }
 
 // rekey wraps every secret of a vault with the keys of the configuration, in the
 // versions that are the newest: first all keys are tried, the secondaries before
 // the primary, and only then is anything written. A crash anywhere leaves records
 // that one or the other set of keys opens, and the next rekey goes on.
-func (a *Agent) rekey(ctx context.Context, j *job, r rekey) (*control.RekeyResult, error) {
+func (a *Agent) rekey(ctx context.Context, j *queue.Job, r rekey) (*control.RekeyResult, error) {
 	started := a.Clock()
 	if a.drilling(r.vault) {
 		return nil, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s does without a key now: a drill is running", r.vault), Next: "wait for its end: coffer job list"}
@@ -115,7 +116,7 @@ func (a *Agent) rekey(ctx context.Context, j *job, r rekey) (*control.RekeyResul
 	done, err := v.vault.Rewrap(ctx, catalog.RewrapOptions{
 		Wrappers: wrappers, Keep: a.keepFor(absent), Mode: r.mode, Parallel: rekeyParallel, Now: a.Clock,
 		Progress: func(now catalog.Rewrapped) {
-			j.follow(func() control.Progress {
+			j.Follow(func() control.Progress {
 				return control.Progress{Phase: "wrapping", Entries: int64(now.Done + now.Skipped), EntriesTotal: int64(now.Secrets)}
 			})
 		},
@@ -145,20 +146,20 @@ func (a *Agent) rekey(ctx context.Context, j *job, r rekey) (*control.RekeyResul
 	return out, a.recordRekey(ctx, j, r, out)
 }
 
-func (a *Agent) recordRekey(ctx context.Context, j *job, r rekey, out *control.RekeyResult) error {
-	by := j.snapshot().By
-	e := audit.Event{Kind: audit.KeyRotated, Vault: r.vault, By: by, Job: j.id, Outcome: "done",
+func (a *Agent) recordRekey(ctx context.Context, j *queue.Job, r rekey, out *control.RekeyResult) error {
+	by := j.Snapshot().By
+	e := audit.Event{Kind: audit.KeyRotated, Vault: r.vault, By: by, Job: j.ID(), Outcome: "done",
 		Fields: map[string]string{"secrets": fmt.Sprint(out.Secrets), "rewrapped": fmt.Sprint(out.Rewrapped), "generations": fmt.Sprint(out.Made)}}
 	if err := a.record(ctx, e); err != nil || r.mode == 0 {
 		return err
 	}
-	return a.record(ctx, audit.Event{Kind: audit.VaultMode, Vault: r.vault, By: by, Job: j.id, Outcome: out.Mode})
+	return a.record(ctx, audit.Event{Kind: audit.VaultMode, Vault: r.vault, By: by, Job: j.ID(), Outcome: out.Mode})
 }
 
 // makeVersion has the provider of the primary key make a new version.
 func (a *Agent) makeVersion(ctx context.Context, vault string) error {
-	name := a.Settings.Vaults[vault].Keys[0]
-	cfg := a.Settings.Keys[name]
+	name := a.settings().Vaults[vault].Keys[0]
+	cfg := a.settings().Keys[name]
 	if isSoftware(cfg) {
 		return &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s is a file, which has no versions", name),
 			Next: "add another key to the config and rotate to that: put it into vaults." + vault + ".keys, and this one into restore_keys"}
@@ -183,8 +184,8 @@ func (a *Agent) makeVersion(ctx context.Context, vault string) error {
 // before the primary, and takes those into use that the rules allow. It returns the
 // keys that do not answer, or whose version in use is gone: what they have is kept
 // for them, and what they lack they are owed.
-func (a *Agent) prepare(ctx context.Context, j *job, r rekey) (absent []string, err error) {
-	names := a.Settings.Vaults[r.vault].Keys
+func (a *Agent) prepare(ctx context.Context, j *queue.Job, r rekey) (absent []string, err error) {
+	names := a.settings().Vaults[r.vault].Keys
 	for _, name := range slices.Backward(names) {
 		e, err := a.keys.Refresh(ctx, name)
 		if err == nil && e.InUse == nil && e.Next == nil {
@@ -197,7 +198,7 @@ func (a *Agent) prepare(ctx context.Context, j *job, r rekey) (absent []string, 
 		case len(names) == 1:
 			return nil, err
 		default:
-			j.note(a.Clock(), "warning", fmt.Sprintf("%v; it is owed its wrappings", err))
+			j.Note("warning", fmt.Sprintf("%v; it is owed its wrappings", err))
 			absent = append(absent, name)
 			continue
 		}
@@ -207,14 +208,14 @@ func (a *Agent) prepare(ctx context.Context, j *job, r rekey) (absent []string, 
 		if err := a.adopt(ctx, j, r.vault, e); err != nil {
 			return nil, err
 		}
-		j.note(a.Clock(), "info", fmt.Sprintf("key %s: version %s is in use now", name, e.Next.Ref().Version))
+		j.Note("info", fmt.Sprintf("key %s: version %s is in use now", name, e.Next.Ref().Version))
 	}
 	return absent, nil
 }
 
 // adopt tries the new version of a key and takes it into use. There is no way back
 // from that, so the rules are asked first.
-func (a *Agent) adopt(ctx context.Context, j *job, vault string, e *keyring.Entry) error {
+func (a *Agent) adopt(ctx context.Context, j *queue.Job, vault string, e *keyring.Entry) error {
 	ref := e.Next.Ref()
 	if err := e.Next.Check(ctx); err != nil {
 		return fmt.Errorf("try the new version %s of key %s: %w", ref.Version, e.Name, err)
@@ -225,7 +226,7 @@ func (a *Agent) adopt(ctx context.Context, j *job, vault string, e *keyring.Entr
 	if _, err := a.judgeSubject(ctx, vault, custody.Subject{Keys: []custody.KeyFacts{facts(ctx, e.Next)}}, denials); err != nil {
 		return fmt.Errorf("the new version %s of key %s is not taken into use: %w", ref.Version, e.Name, err)
 	}
-	followed := audit.Event{Kind: audit.KeyFollowed, Vault: vault, Key: e.Name, Fingerprint: ref.Fingerprint.String(), By: j.snapshot().By, Job: j.id}
+	followed := audit.Event{Kind: audit.KeyFollowed, Vault: vault, Key: e.Name, Fingerprint: ref.Fingerprint.String(), By: j.Snapshot().By, Job: j.ID()}
 	if err := a.record(ctx, followed); err != nil {
 		return err
 	}
@@ -243,7 +244,7 @@ func (a *Agent) mirrored(ctx context.Context, vault string, key *keyring.Entry) 
 	has := func(refs []kek.Ref, f kek.Fingerprint) bool {
 		return slices.ContainsFunc(refs, func(r kek.Ref) bool { return r.Fingerprint == f })
 	}
-	for _, other := range a.Settings.Vaults[vault].Keys {
+	for _, other := range a.settings().Vaults[vault].Keys {
 		e, err := a.keys.Entry(ctx, other)
 		if other == name || err != nil || len(e.Versions) == 0 {
 			continue

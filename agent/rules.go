@@ -16,7 +16,7 @@ import (
 
 // rules are the custody rules of the configuration.
 func (a *Agent) rules() custody.Rules {
-	c := a.Settings.Custody
+	c := a.settings().Custody
 	r := custody.Rules{Sizes: c.Sizes,
 		CustomerManaged: custody.Effect(c.Rules.CustomerManaged), Hardware: custody.Effect(c.Rules.Hardware),
 		PurgeProtection: custody.Effect(c.Rules.PurgeProtection), Escrow: custody.Effect(c.Rules.Escrow)}
@@ -59,7 +59,7 @@ func facts(ctx context.Context, k kek.Wrapper) custody.KeyFacts {
 // they deny is the error, and what they only note is returned; both are in the
 // audit log.
 func (a *Agent) judge(ctx context.Context, vault string, mode catalog.Mode) ([]string, error) {
-	return a.judgeSubject(ctx, vault, a.subject(ctx, vault, mode, a.Settings.Vaults[vault].Keys...), allFindings)
+	return a.judgeSubject(ctx, vault, a.subject(ctx, vault, mode, a.settings().Vaults[vault].Keys...), allFindings)
 }
 
 // heed says which findings of a judgement count.
@@ -122,7 +122,7 @@ func (a *Agent) usable(k custody.KeyFacts) error {
 func (a *Agent) mayWrap(ctx context.Context, v *vault) ([]string, error) {
 	var notes []string
 	primary := true
-	for _, k := range a.subject(ctx, v.name, v.vault.Mode(), a.Settings.Vaults[v.name].Keys...).Keys {
+	for _, k := range a.subject(ctx, v.name, v.vault.Mode(), a.settings().Vaults[v.name].Keys...).Keys {
 		if err := a.usable(k); err != nil {
 			if primary {
 				return notes, errors.Join(Fault(fmt.Errorf("key %s: %w", k.Ref.Name, err)), a.recordUnusable(ctx, v.name, k, err))
@@ -137,7 +137,7 @@ func (a *Agent) mayWrap(ctx context.Context, v *vault) ([]string, error) {
 // findings is what the rules say of one key, in every vault that uses it.
 func (a *Agent) findings(ctx context.Context, key string) []custody.Finding {
 	var out []custody.Finding
-	for name, cfg := range a.Settings.Vaults {
+	for name, cfg := range a.settings().Vaults {
 		if !slices.Contains(cfg.Keys, key) {
 			continue
 		}

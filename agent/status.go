@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"time"
 
+	"github.com/cofferbackup/coffer/agent/alarm"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -26,37 +30,28 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	if s.Items, err = a.Items(ctx); err != nil {
 		return s, err
 	}
-	for _, j := range a.jobs.list(control.JobFilter{Limit: remembered}) {
+	for _, j := range a.jobs.List(control.JobFilter{Limit: math.MaxInt}) {
 		if !j.State.Ended() {
 			s.Jobs = append(s.Jobs, j)
 		}
 	}
-	for _, v := range s.Vaults {
-		switch {
-		case v.State == control.StateAbsent:
-			s.Problems = append(s.Problems, control.Problem{Subject: "vault " + v.Name, Message: "it is not made yet", Next: "make it: coffer vault create " + v.Name})
-		case v.Error != nil:
-			s.Problems = append(s.Problems, control.Problem{Subject: "vault " + v.Name, Message: v.Error.Message, Next: v.Error.Next})
+	if refused := a.reloadFault(); refused != nil {
+		s.Problems = append(s.Problems, *refused)
+	}
+	for _, c := range doctor.Room(a.state.dir) {
+		if c.Outcome == control.CheckBad {
+			s.Problems = append(s.Problems, control.Problem{Subject: "state folder", Message: a.state.dir + ": " + c.Says, Next: c.Next})
 		}
 	}
-	for _, it := range s.Items {
-		switch {
-		case it.Error != nil && !vaultFaulty(s.Vaults, it.Vault):
-			s.Problems = append(s.Problems, control.Problem{Subject: "item " + it.Name, Message: it.Error.Message, Next: it.Error.Next})
-		case it.Points == 0 && !vaultFaulty(s.Vaults, it.Vault):
-			s.Problems = append(s.Problems, control.Problem{Subject: "item " + it.Name, Message: "it has no point yet", Next: "make one: coffer backup " + it.Name})
+	s.Problems = append(s.Problems, a.tellingProblems()...)
+	asked := make(map[string]alarm.Asked)
+	for name, v := range a.settings().Vaults {
+		if v.Verify.Data != "" {
+			asked[name] = alarm.Asked{Proof: time.Duration(v.Verify.Every)}
 		}
 	}
+	s.Problems = append(s.Problems, alarm.Of(s.Vaults, s.Items, asked, a.Clock())...)
 	return s, nil
-}
-
-func vaultFaulty(vaults []control.Vault, name string) bool {
-	for _, v := range vaults {
-		if v.Name == name {
-			return v.Error != nil || v.State == control.StateAbsent
-		}
-	}
-	return true
 }
 
 // Vaults implements control.Vaults.
@@ -64,8 +59,11 @@ func (a *Agent) Vaults(ctx context.Context) ([]control.Vault, error) {
 	glancing, cancel := context.WithTimeout(ctx, glance)
 	defer cancel()
 	var out []control.Vault
-	for _, name := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
+	for _, name := range slices.Sorted(maps.Keys(a.settings().Vaults)) {
 		v, err := a.describeVault(ctx, glancing, name)
+		if control.CodeOf(err) == control.CodeNotFound {
+			continue // a reload has just taken it out
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -84,7 +82,7 @@ func (a *Agent) Vault(ctx context.Context, name string) (control.Vault, error) {
 // describeVault describes a vault, with what can be learned of it while glancing
 // lasts.
 func (a *Agent) describeVault(ctx, glancing context.Context, name string) (control.Vault, error) {
-	cfg, ok := a.Settings.Vaults[name]
+	cfg, ok := a.settings().Vaults[name]
 	if !ok {
 		return control.Vault{}, notFound("vault", name, "coffer vault list")
 	}
@@ -105,6 +103,9 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		out.Keys = append(out.Keys, a.describeLink(glancing, uri))
 	}
 	if out.State == control.StateAbsent {
+		if err := a.unpinned(glancing, name); err != nil {
+			out.State, out.Error = control.StateUnknown, control.AsError(err)
+		}
 		return out, nil
 	}
 	h := a.custody(name)
@@ -151,14 +152,18 @@ func (a *Agent) CheckConfig(_ context.Context, req control.ConfigCheck) (control
 	parsed, err := config.Parse(req.Name, []byte(req.Text))
 	var wrong *config.Error
 	if errors.As(err, &wrong) {
-		report := control.ConfigReport{}
-		for _, p := range wrong.Problems {
-			report.Problems = append(report.Problems, control.ConfigProblem{Line: p.Line, Column: p.Column, Field: p.Field, Message: p.Message, Next: p.Next})
-		}
-		return report, nil
+		return wireReport(wrong), nil
 	}
 	if err != nil {
 		return control.ConfigReport{}, fmt.Errorf("check config: %w", err)
 	}
-	return control.ConfigReport{Vaults: len(parsed.Vaults), Items: len(parsed.Items)}, nil
+	return control.ConfigReport{Vaults: len(parsed.Vaults), Items: len(parsed.Items), Policies: len(parsed.Policies)}, nil
+}
+
+func wireReport(wrong *config.Error) control.ConfigReport {
+	var report control.ConfigReport
+	for _, p := range wrong.Problems {
+		report.Problems = append(report.Problems, control.ConfigProblem{Line: p.Line, Column: p.Column, Field: p.Field, Message: p.Message, Next: p.Next})
+	}
+	return report
 }

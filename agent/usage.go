@@ -43,7 +43,7 @@ func (a *Agent) look(ctx context.Context, v *vault) (due bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	findings := a.rules().Judge(a.Clock(), a.subject(ctx, v.name, v.vault.Mode(), a.Settings.Vaults[v.name].Keys...))
+	findings := a.rules().Judge(a.Clock(), a.subject(ctx, v.name, v.vault.Mode(), a.settings().Vaults[v.name].Keys...))
 	v.mu.Lock()
 	before := v.view.findings
 	v.view = custodyView{coverage: coverage, findings: findings}
@@ -56,7 +56,7 @@ func (a *Agent) look(ctx context.Context, v *vault) (due bool, err error) {
 			}
 		}
 	}
-	for _, name := range a.Settings.Vaults[v.name].Keys {
+	for _, name := range a.settings().Vaults[v.name].Keys {
 		if e, err := a.keys.Entry(ctx, name); err == nil && e.Next != nil {
 			return true, nil
 		}
@@ -91,7 +91,7 @@ func (a *Agent) coverage(ctx context.Context, v *vault) ([]control.Coverage, err
 		}
 		out = append(out, c)
 	}
-	for _, name := range a.Settings.Vaults[v.name].Keys {
+	for _, name := range a.settings().Vaults[v.name].Keys {
 		if e, err := a.keys.Entry(ctx, name); err == nil && e.InUse != nil {
 			ref := e.InUse.Ref()
 			add(name, ref.Version, ref.Fingerprint, true)
@@ -109,7 +109,7 @@ func (a *Agent) coverage(ctx context.Context, v *vault) ([]control.Coverage, err
 // names returns the names of the key versions that the agent has open.
 func (a *Agent) names(ctx context.Context) map[kek.Fingerprint]string {
 	out := make(map[kek.Fingerprint]string)
-	for _, name := range slices.Sorted(maps.Keys(a.Settings.Keys)) {
+	for _, name := range slices.Sorted(maps.Keys(a.settings().Keys)) {
 		if e, err := a.keys.Entry(ctx, name); err == nil {
 			for _, ref := range e.Refs() {
 				if out[ref.Fingerprint] == "" {
@@ -125,7 +125,7 @@ func (a *Agent) names(ctx context.Context) map[kek.Fingerprint]string {
 // configuration opens: linked and restore-only keys count, other versions of the
 // same key only if one version was asked about.
 func (a *Agent) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (control.KeyUsage, error) {
-	cfg, ok := a.Settings.Keys[req.Key]
+	cfg, ok := a.settings().Keys[req.Key]
 	if !ok {
 		return control.KeyUsage{}, notFound("key", req.Key, "coffer key list")
 	}
@@ -146,7 +146,7 @@ func (a *Agent) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (cont
 		}
 		out.Versions = append(out.Versions, u)
 	}
-	for _, vault := range slices.Sorted(maps.Keys(a.Settings.Vaults)) {
+	for _, vault := range slices.Sorted(maps.Keys(a.settings().Vaults)) {
 		if _, err := a.pinned(vault); err != nil {
 			continue // nothing hangs on a key there
 		}
@@ -214,7 +214,7 @@ func (a *Agent) versions(ctx context.Context, req control.KeyUsageRequest) []key
 
 // wraps tells whether some vault wraps what is new with a key.
 func (a *Agent) wraps(key string) bool {
-	for _, cfg := range a.Settings.Vaults {
+	for _, cfg := range a.settings().Vaults {
 		if slices.Contains(cfg.Keys, key) {
 			return true
 		}
@@ -246,7 +246,7 @@ func (a *Agent) usageIn(ctx context.Context, v *vault, records []catalog.KeyReco
 			}
 		}
 	}
-	if refers > 0 || slices.Contains(a.Settings.Vaults[name].Keys, key) {
+	if refers > 0 || slices.Contains(a.settings().Vaults[name].Keys, key) {
 		u.Total += len(records)
 	}
 	u.Secrets += refers

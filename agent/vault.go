@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,11 +31,14 @@ type vault struct {
 
 	opening gate.Gate // held while items are opened
 
+	points pointCache // read before, by item id and name: points never change
+
 	mu      sync.Mutex
-	missing []error                   // keys of the config that do not open, or may not wrap
-	view    custodyView               // as of the last look
-	items   map[string]*item          // open items, by name
-	points  map[string]*catalog.Point // read before, by item id and name: points never change
+	missing []error            // keys of the config that do not open, or may not wrap
+	view    custodyView        // as of the last look
+	items   map[string]*item   // open items, by name
+	seen    map[string]seen    // points of items, as of the last look
+	strange map[string]strange // records of items, as of the last look
 }
 
 // custodyView is what is shown of a vault's keys besides their state. It takes a look
@@ -46,15 +50,15 @@ type custodyView struct {
 
 func newVault(name string, st store.Store, v *catalog.Vault, f *floors, missing []error) *vault {
 	return &vault{name: name, store: st, vault: v, floors: f, missing: missing,
-		opening: gate.New(), items: make(map[string]*item), points: make(map[string]*catalog.Point)}
+		opening: gate.New(), items: make(map[string]*item), seen: make(map[string]seen), strange: make(map[string]strange)}
 }
 
 // uses says which keys a vault is used with.
 func (a *Agent) uses(name string) keyring.Use {
-	cfg := a.Settings.Vaults[name]
+	cfg := a.settings().Vaults[name]
 	u := keyring.Use{Keys: cfg.Keys, Open: slices.Clone(cfg.RestoreKeys)}
 	for _, uri := range a.state.links(name) {
-		u.Open = append(u.Open, a.keys.Link(linked(a.Settings, uri)))
+		u.Open = append(u.Open, a.keys.Link(linked(a.settings(), uri)))
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -64,7 +68,7 @@ func (a *Agent) uses(name string) keyring.Use {
 
 // pinned returns the id that the vault must have.
 func (a *Agent) pinned(name string) (crypt.VaultID, error) {
-	if text := a.Settings.Vaults[name].ID; text != "" {
+	if text := a.settings().Vaults[name].ID; text != "" {
 		return crypt.ParseVaultID(text)
 	}
 	if id, ok := a.state.id(name); ok {
@@ -75,10 +79,26 @@ func (a *Agent) pinned(name string) (crypt.VaultID, error) {
 		Next:    fmt.Sprintf("make it: coffer vault create %s; or, if it is there, write the id from its recovery sheet into the config: vaults.%s.id", name, name)}
 }
 
+// unpinned returns an error if there is a vault in a store where this agent knows of
+// none: its state was lost, or the vault is another host's.
+func (a *Agent) unpinned(ctx context.Context, name string) error {
+	st, err := a.Parts.Store(ctx, a.settings().Vaults[name])
+	if err != nil {
+		return nil // there is no place for one, or nobody can say
+	}
+	defer closeStore(st, name, a.Log)
+	if _, err := st.Stat(ctx, descriptor); err != nil {
+		return nil
+	}
+	return &control.Error{Code: control.CodeConflict,
+		Message: fmt.Sprintf("vault %s: there is a vault in its store, and neither the config nor the agent's state has its id, so it is not trusted", name),
+		Next:    fmt.Sprintf("write the id from its recovery sheet into the config, vaults.%s.id, then: coffer config reload; a new vault needs another place", name)}
+}
+
 // vault opens a vault of the config, or returns the open one. It refuses one whose
 // keys were taken away.
 func (a *Agent) vault(ctx context.Context, name string) (*vault, error) {
-	if _, ok := a.Settings.Vaults[name]; !ok {
+	if _, ok := a.settings().Vaults[name]; !ok {
 		return nil, notFound("vault", name, "coffer vault list")
 	}
 	if err := a.refused(name); err != nil {
@@ -87,10 +107,10 @@ func (a *Agent) vault(ctx context.Context, name string) (*vault, error) {
 	if v := a.opened(name); v != nil && v.lacks() == nil {
 		return v, nil
 	}
-	if err := a.opening[name].Enter(ctx); err != nil {
+	if err := a.opening(name).Enter(ctx); err != nil {
 		return nil, err
 	}
-	defer a.opening[name].Leave()
+	defer a.opening(name).Leave()
 	if v := a.opened(name); v != nil {
 		if v.lacks() != nil { // perhaps the missing keys are back
 			a.rering(ctx, v)
@@ -104,9 +124,9 @@ func (a *Agent) vault(ctx context.Context, name string) (*vault, error) {
 func (a *Agent) openVault(ctx context.Context, name string) (_ *vault, err error) {
 	id, err := a.pinned(name)
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(a.unpinned(ctx, name), err)
 	}
-	st, err := a.Parts.Store(ctx, a.Settings.Vaults[name].Store)
+	st, err := a.Parts.Store(ctx, a.settings().Vaults[name])
 	if err != nil {
 		return nil, Fault(fmt.Errorf("vault %s: %w", name, err))
 	}
@@ -178,7 +198,7 @@ func (a *Agent) modeHolds(name string, v *catalog.Vault) error {
 	if v.Mode() != catalog.CustomerManaged {
 		return nil
 	}
-	cfg := a.Settings.Vaults[name]
+	cfg := a.settings().Vaults[name]
 	if cfg.Mode == catalog.SoftwareKeys.String() {
 		v.Close()
 		return fmt.Errorf("%w: write vaults.%s.mode: customer-managed", ErrMode, name)
@@ -216,14 +236,68 @@ func (v *vault) lacks() error {
 // suspend zeroes all secrets of a vault. Whoever still works with it fails closed.
 func (a *Agent) suspend(name string) {
 	a.mu.Lock()
-	v := a.vaults[name]
+	var ending []*vault
+	if v := a.vaults[name]; v != nil {
+		ending = append(ending, v)
+	}
 	delete(a.vaults, name)
+	a.retired = slices.DeleteFunc(a.retired, func(v *vault) bool {
+		if v.name == name {
+			ending = append(ending, v)
+		}
+		return v.name == name
+	})
 	a.mu.Unlock()
-	if v == nil {
+	if len(ending) == 0 {
 		return
 	}
-	v.close(a.Log)
+	for _, v := range ending {
+		v.close(a.Log)
+	}
 	debug.FreeOSMemory() // what the collector has not yet given back may hold copies
+}
+
+// retire takes a vault out of use whose configuration has changed. Who works with it
+// goes on to his end; the next one opens it as it is configured now.
+func (a *Agent) retire(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if v := a.vaults[name]; v != nil {
+		delete(a.vaults, name)
+		a.retired = append(a.retired, v)
+	}
+}
+
+// hasRetired tells whether a retired vault of that name is still in use.
+func (a *Agent) hasRetired(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.retired, func(v *vault) bool { return v.name == name })
+}
+
+// closeRetired closes the retired vaults that nobody uses any more.
+func (a *Agent) closeRetired() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.retired = slices.DeleteFunc(a.retired, func(v *vault) bool {
+		if a.jobs.Running(a.worksOn(v.name)) || v.used() {
+			return false
+		}
+		v.close(a.Log)
+		return true
+	})
+}
+
+// used tells whether somebody has an item of the vault open.
+func (v *vault) used() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, it := range v.items {
+		if it.users > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // close zeroes all secrets, and closes everything that the vault holds open and

@@ -85,7 +85,7 @@ func (a *Agent) refused(vault string) error {
 
 // limits are the times after which states change.
 func (a *Agent) limits() custody.Settings {
-	return custody.Settings{Grace: time.Duration(a.Settings.Custody.Grace)}
+	return custody.Settings{Grace: time.Duration(a.settings().Custody.Grace)}
 }
 
 // watchKeys asks the keys again and again until ctx ends. What needs stores as well
@@ -96,6 +96,8 @@ func (a *Agent) watchKeys(ctx context.Context) {
 	var following chan struct{} // closed when the follower has come to its end
 	late := false               // it was waited for already
 	for warm := true; ; warm = false {
+		a.pulse.beat("keys", a.Clock(), a.beat())
+		a.closeRetired()
 		a.probeAll(ctx, nil)
 		if following == nil {
 			following = make(chan struct{})
@@ -128,7 +130,7 @@ func (a *Agent) watchKeys(ctx context.Context) {
 // beat is how long the loop may sleep. While something is wrong with keys it looks at
 // the clock more often than at the keys, so that a vault closes when its time is up.
 func (a *Agent) beat() time.Duration {
-	for vault := range a.Settings.Vaults {
+	for vault := range a.settings().Vaults {
 		if a.custody(vault).State() == custody.Degraded {
 			return alertEvery
 		}
@@ -169,9 +171,9 @@ func (a *Agent) become(ctx context.Context, vault string, next custody.Health, n
 	a.watch.mu.Unlock()
 	switch next.State() {
 	case custody.Inaccessible, custody.RequiresRevalidation:
-		if a.opened(vault) != nil {
+		if a.opened(vault) != nil || a.hasRetired(vault) {
 			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
-			a.jobs.end(ending, a.worksOn(vault), a.refused(vault))
+			a.jobs.End(ending, a.worksOn(vault), a.refused(vault))
 			cancel()
 			a.suspend(vault)
 		}
@@ -179,6 +181,7 @@ func (a *Agent) become(ctx context.Context, vault string, next custody.Health, n
 	if err := a.state.setHealth(vault, next); err != nil {
 		a.Log.Warn("state of a vault's keys not remembered", "vault", vault, "err", err)
 	}
+	a.tellKeys(vault, notices)
 	for _, n := range notices {
 		attrs := []any{"vault", vault, "from", n.From, "to", n.To, "says", n.Says, "next", n.Next}
 		if n.To == custody.Accessible {
@@ -199,14 +202,14 @@ func (a *Agent) become(ctx context.Context, vault string, next custody.Health, n
 // worksOn tells which jobs work on a vault.
 func (a *Agent) worksOn(vault string) func(control.Job) bool {
 	return func(j control.Job) bool {
-		return j.Vault == vault || j.Item != "" && a.Settings.Items[j.Item].Vault == vault || j.Item == "" && j.Vault == ""
+		return j.Vault == vault || j.Item != "" && a.settings().Items[j.Item].Vault == vault || j.Item == "" && j.Vault == ""
 	}
 }
 
 // Revalidate implements control.Custody. Every version that some secret of the vault
 // hangs on must open before it is used again.
 func (a *Agent) Revalidate(ctx context.Context, req control.KeyRevalidate) (control.Vault, error) {
-	if _, ok := a.Settings.Vaults[req.Vault]; !ok {
+	if _, ok := a.settings().Vaults[req.Vault]; !ok {
 		return control.Vault{}, notFound("vault", req.Vault, "coffer vault list")
 	}
 	a.probeAll(ctx, a.keyNames())

@@ -9,6 +9,8 @@
 // and then made known by index objects (pack.go).
 //
 // Invariants:
+//   - A session is announced before anything else, and a point leans on nothing that a
+//     prune has marked (session.go), so that no prune takes away what it needs.
 //   - A point is written last, when everything it needs is in the store: packs,
 //     then indexes, then the point. It is there whole or not at all.
 //   - What was passed over with a fault is in the point, in its count and in the
@@ -38,10 +40,14 @@ import (
 	"github.com/cofferbackup/coffer/store/pack"
 )
 
-// Index is the local index of the item, brought up to the vault (catalog.Item.Sync).
+// Index is the local index of the item.
 type Index interface {
 	catalog.Local
 	catalog.Lookup
+	catalog.Places
+	catalog.Notebook
+	catalog.PointMemory
+	catalog.SessionMemory
 	// HasPack tells whether the pack is known.
 	HasPack(ctx context.Context, id pack.ID) (bool, error)
 	// Unsourced returns the packs that were found after an interrupted backup and
@@ -55,6 +61,14 @@ type Config struct {
 	Packs  store.Putter // where packs go: the item's store
 	Index  Index
 	Source source.Source
+
+	// BringUp brings the index up to the vault, as catalog.Item.SyncPacks does, which stands
+	// for nil. It is called once, after the backup has been announced.
+	BringUp func(ctx context.Context) (catalog.Synced, error)
+	// Retain makes the store keep packs and index objects of earlier backups as long
+	// as Retention asks. It is called before the point is written, with all that the
+	// point leans on and that is older than the backup; nil if nothing is to be kept.
+	Retain func(ctx context.Context, packs []pack.ID, indexes []string) error
 
 	Level     chunk.Level     // compression
 	Retention store.Retention // asked for on every object
@@ -82,10 +96,13 @@ func Run(ctx context.Context, cfg Config) (*catalog.Point, error) {
 // run is one backup under way.
 type run struct {
 	Config
-	started time.Time
+	session *catalog.Session
 	secret  *crypt.Secret
 	reader  *catalog.Reader
+	avoid   avoidance
 	parent  *catalog.Point // nil: nothing to compare with
+	wary    bool           // the parent needs packs that the new point is not to lean on
+	needs   []pack.ID      // what the parent needs
 	claims  *claims
 	packer  *packer
 	pools   pools
@@ -99,7 +116,8 @@ type run struct {
 	loose   uint64
 }
 
-// prepare opens the item's secret and finds the point to compare with.
+// prepare opens the item's secret, announces the backup, and finds the point to compare
+// with.
 func prepare(ctx context.Context, cfg Config) (*run, error) {
 	if cfg.Progress == nil {
 		cfg.Progress = new(Progress)
@@ -107,7 +125,10 @@ func prepare(ctx context.Context, cfg Config) (*run, error) {
 	if cfg.Uploads == 0 {
 		cfg.Uploads = 2
 	}
-	r := &run{Config: cfg, started: cfg.Clock(), reader: cfg.Item.NewReader(cfg.Index)}
+	if cfg.BringUp == nil {
+		cfg.BringUp = func(ctx context.Context) (catalog.Synced, error) { return cfg.Item.SyncPacks(ctx, cfg.Index) }
+	}
+	r := &run{Config: cfg}
 	var err error
 	if r.secret, err = cfg.Item.Secret(ctx, cfg.Item.Generation()); err != nil {
 		return nil, err
@@ -115,44 +136,15 @@ func prepare(ctx context.Context, cfg Config) (*run, error) {
 	if r.polynomial, err = r.secret.Polynomial(); err != nil {
 		return nil, err
 	}
+	if err := r.begin(ctx); err != nil {
+		return nil, err
+	}
 	// A crash from here to End leaves packs that no index names; the next Sync is
 	// told so by the mark, and finds them.
 	if _, err := cfg.Index.Begin(ctx); err != nil {
 		return nil, err
 	}
-	r.parent, err = r.findParent(ctx)
-	return r, err
-}
-
-// findParent returns the newest point of the same kind of source whose packs are
-// all known, or nil. An unreadable point is no reason not to make a new one.
-func (r *run) findParent(ctx context.Context) (*catalog.Point, error) {
-	names, err := r.Item.Points(ctx)
-	if err != nil || len(names) == 0 {
-		return nil, err
-	}
-	p, err := r.Item.Point(ctx, names[len(names)-1])
-	if err != nil {
-		if ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
-			return nil, err
-		}
-		r.Log.Warn("last point is not readable, so everything is read again", "item", r.Item.Name(), "error", err)
-		return nil, nil
-	}
-	if p.Kind != r.Source.Kind() {
-		return nil, nil
-	}
-	for _, id := range p.Packs {
-		known, err := r.Index.HasPack(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		if !known {
-			r.Log.Warn("last point needs a pack that is gone, so everything is read again", "item", r.Item.Name(), "pack", id)
-			return nil, nil
-		}
-	}
-	return p, nil
+	return r, r.findParent(ctx)
 }
 
 // run carries the data through the stages.
@@ -239,35 +231,52 @@ func (r *run) commit(ctx context.Context, session source.Session, root []chunk.I
 	users, groups := session.Owners()
 	p := &catalog.Point{
 		Item: r.Item.Name(), Kind: r.Source.Kind(), Host: r.Host, Agent: r.Agent, Tags: r.Tags,
-		Started: r.started.UnixNano(), Ended: r.Clock().UnixNano(),
+		Name: r.session.Name, Started: r.session.Started.UnixNano(), Ended: r.Clock().UnixNano(),
 		Root: root, Stats: r.Progress.stats(), Users: users, Groups: groups,
 		Skipped: r.skipped, Loose: r.loose,
 	}
-	used := r.packer.used
-	if r.parent != nil {
-		p.Parent = string(r.parent.Name)
-		p.Loose += r.parent.Loose
-		for _, id := range r.parent.Packs {
-			used[id] = struct{}{}
-		}
+	if err := r.listPacks(ctx, p); err != nil {
+		return nil, err
 	}
-	if entries := p.Stats.Files + p.Stats.Dirs + p.Stats.Others; p.Loose*looseShare > entries {
-		exact, err := r.reader.PacksOf(ctx, root)
-		if err != nil {
-			return nil, err
-		}
-		used, p.Loose = exact, 0
+	if err := r.retain(ctx, p); err != nil {
+		return nil, err
 	}
-	p.Packs = slices.SortedFunc(maps.Keys(used), func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) })
 	if err := r.Item.PutPoint(ctx, p, store.PutOptions{Retention: r.Retention}); err != nil {
 		return nil, err
 	}
 	// A crash here leaves a good point and the mark of an unclean end: the next
 	// run lists the packs once more, no harm done.
-	if err := r.Index.End(context.WithoutCancel(ctx)); err != nil {
+	ended := context.WithoutCancel(ctx)
+	if err := errors.Join(r.Index.DropSession(ended, p.Name), r.Index.End(ended)); err != nil {
 		r.Log.Warn("local index not closed", "item", r.Item.Name(), "error", err)
 	}
 	return p, nil
+}
+
+// listPacks says which packs the point needs.
+func (r *run) listPacks(ctx context.Context, p *catalog.Point) error {
+	used := r.packer.used
+	if r.parent != nil {
+		p.Parent = string(r.parent.Name)
+	}
+	switch {
+	case r.wary: // every chunk was looked up: the list is exact
+		p.Loose = 0
+	case r.parent != nil:
+		p.Loose += r.parent.Loose
+		for _, id := range r.needs {
+			used[id] = struct{}{}
+		}
+	}
+	if entries := p.Stats.Files + p.Stats.Dirs + p.Stats.Others; p.Loose*looseShare > entries {
+		exact, err := r.reader.PacksOf(ctx, p.Root)
+		if err != nil {
+			return err
+		}
+		used, p.Loose = exact, 0
+	}
+	p.Packs = slices.SortedFunc(maps.Keys(used), func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) })
+	return nil
 }
 
 // looseShare: once more than a fifth of a point's entries have been dropped since

@@ -276,7 +276,7 @@ func (r *run) claim(ctx context.Context, id chunk.ID, n int) (fresh bool, err er
 	if pending {
 		return false, nil
 	}
-	loc, known, err := r.Index.Lookup(ctx, id)
+	loc, known, err := r.find(ctx, id)
 	if err != nil {
 		return false, err
 	}

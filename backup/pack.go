@@ -18,8 +18,10 @@ type packer struct {
 	mu      sync.Mutex
 	current *pack.Builder
 
-	usedMu sync.Mutex
-	used   map[pack.ID]struct{} // packs that the new point needs
+	usedMu  sync.Mutex
+	used    map[pack.ID]struct{} // packs that the new point needs
+	made    map[pack.ID]struct{} // those that this backup put
+	indexed map[string]struct{}  // index objects that this backup put
 
 	indexMu sync.Mutex
 	put     []pack.Contents // in the store and in no index object yet
@@ -32,7 +34,8 @@ type packer struct {
 const segmentChunks = 32 << 10
 
 func newPacker(r *run) *packer {
-	p := &packer{run: r, buffers: make(chan []byte, r.Uploads+1), full: make(chan *pack.Builder), used: make(map[pack.ID]struct{})}
+	p := &packer{run: r, buffers: make(chan []byte, r.Uploads+1), full: make(chan *pack.Builder),
+		used: make(map[pack.ID]struct{}), made: make(map[pack.ID]struct{}), indexed: make(map[string]struct{})}
 	for range cap(p.buffers) {
 		p.buffers <- nil // made when first taken
 	}
@@ -44,6 +47,22 @@ func (p *packer) use(id pack.ID) {
 	p.usedMu.Lock()
 	defer p.usedMu.Unlock()
 	p.used[id] = struct{}{}
+}
+
+// own tells whether this backup put a pack.
+func (p *packer) own(id pack.ID) bool {
+	p.usedMu.Lock()
+	defer p.usedMu.Unlock()
+	_, ok := p.made[id]
+	return ok
+}
+
+// ownIndex tells whether this backup put an index object.
+func (p *packer) ownIndex(name string) bool {
+	p.indexMu.Lock()
+	defer p.indexMu.Unlock()
+	_, ok := p.indexed[name]
+	return ok
 }
 
 // reserve finds a place for a frame: in the current pack, or in a new one if that
@@ -123,7 +142,9 @@ func (p *packer) upload(ctx context.Context) error {
 // known collects the contents of packs that were put, and writes an index object
 // once there are enough.
 func (p *packer) known(ctx context.Context, c pack.Contents) error {
-	p.use(c.Pack)
+	p.usedMu.Lock()
+	p.used[c.Pack], p.made[c.Pack] = struct{}{}, struct{}{}
+	p.usedMu.Unlock()
 	p.indexMu.Lock()
 	defer p.indexMu.Unlock()
 	p.put = append(p.put, c)
@@ -144,7 +165,11 @@ func (p *packer) finish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.put = append(p.put, left...) // found after an interrupted backup
+	for _, c := range left { // found after an interrupted backup
+		if !p.run.avoid.has(c.Pack) { // nobody is to find one again that a prune removes
+			p.put = append(p.put, c)
+		}
+	}
 	return p.index(ctx)
 }
 
@@ -160,6 +185,7 @@ func (p *packer) index(ctx context.Context) error {
 		return err
 	}
 	r.Progress.Stored.Add(uint64(size))
+	p.indexed[name] = struct{}{}
 	// A crash here leaves an index object that the local index has not seen; the
 	// next Sync reads it.
 	if err := r.Index.Add(ctx, name, p.put); err != nil {

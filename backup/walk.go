@@ -117,6 +117,11 @@ func (h *holder) child(ctx context.Context, d source.Dir, path, name string, was
 	if err != nil {
 		return r.fault(ctx, path+"/"+name, err)
 	}
+	if same && r.wary && node.Type == tree.File {
+		if same, err = r.there(ctx, node.Content); err != nil {
+			return err
+		}
+	}
 	if !same && was != nil && (was.Type != tree.Dir || node.Type != tree.Dir) {
 		r.drop(ctx, was)
 	}

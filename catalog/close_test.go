@@ -45,7 +45,7 @@ func TestClosedVaultDoesNothing(t *testing.T) {
 		"secret":         func() error { _, err := it.Secret(t.Context(), 1); return err },
 		"seal":           sealed,
 		"point":          func() error { _, err := it.Point(t.Context(), p.Name); return err },
-		"put point":      func() error { return it.PutPoint(t.Context(), &catalog.Point{Item: "etc"}, store.PutOptions{}) },
+		"put point":      func() error { return commit(t.Context(), it, &catalog.Point{Item: "etc"}) },
 		"put index":      func() error { _, _, err := it.PutIndex(t.Context(), nil, store.PutOptions{}); return err },
 		"chunk":          func() error { _, err := r.Chunk(t.Context(), chunks[0].ID, pack.Data); return err },
 		"sync":           func() error { _, err := it.Sync(t.Context(), newLocal()); return err },
@@ -111,7 +111,7 @@ func TestCloseAtAnyTime(t *testing.T) {
 		n := 0
 		job(func() error { n++; _, err := v.CreateItem(t.Context(), fmt.Sprint("new", n), now); return err })
 		job(func() error { return v.NewGeneration(t.Context(), "item001", now) })
-		job(func() error { return it.PutPoint(t.Context(), &catalog.Point{Item: "item000"}, store.PutOptions{}) })
+		job(func() error { return commit(t.Context(), it, &catalog.Point{Item: "item000"}) })
 		job(func() error {
 			_, err := v.Rewrap(t.Context(), catalog.RewrapOptions{Wrappers: wrappers(k, spare)[:1+i%2], Parallel: 3})
 			return err

@@ -164,6 +164,6 @@ func backedUp(t testing.TB, v *catalog.Vault, st store.Putter, name, data string
 	_, _, err := it.PutIndex(t.Context(), []pack.Contents{c}, store.PutOptions{})
 	check(t, err)
 	p := &catalog.Point{Item: name, Started: now.UnixNano(), Packs: []pack.ID{c.Pack}}
-	check(t, it.PutPoint(t.Context(), p, store.PutOptions{}))
+	check(t, commit(t.Context(), it, p))
 	return it, p
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/store"
-	"github.com/cofferbackup/coffer/store/pack"
 )
 
 // Erased says what an erasure did, and what it could not do.
@@ -122,15 +121,15 @@ type sweeper struct {
 }
 
 // sweep deletes what is left of the item's generations before its tombstone: first
-// every key record, because they alone matter, then points, indexes and packs. A crash
+// every key record, because they alone matter, then the rest, packs last. A crash
 // anywhere leaves less to sweep.
 func (v *Vault) sweep(ctx context.Context, del store.Deleter, it *Item) (Erased, error) {
 	s := &sweeper{vault: v, item: it, del: del}
 	if err := s.keys(ctx); err != nil {
 		return s.done, err
 	}
-	for _, prefix := range []store.Key{it.prefix("points"), it.prefix("index"), pack.Prefix(it.id)} {
-		if err := s.objects(ctx, prefix); err != nil {
+	for _, folder := range folders {
+		if err := s.objects(ctx, it.prefix(folder)); err != nil {
 			return s.done, err
 		}
 	}

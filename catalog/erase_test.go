@@ -64,7 +64,7 @@ func TestErase(t *testing.T) {
 
 	done, err := v.Erase(t.Context(), st, "etc", now.Add(time.Hour))
 	check(t, err)
-	if done != (catalog.Erased{Secrets: 2, Deleted: 4 + 3}) {
+	if done != (catalog.Erased{Secrets: 2, Deleted: 4 + 4}) {
 		t.Errorf("%+v", done)
 	}
 	if left := gone(t, st, it.ID(), 3); len(left) != 1 || left[0].Base() != "notes.txt" {
@@ -125,10 +125,10 @@ func TestErasedItemMadeAgain(t *testing.T) {
 
 	done, err := v.Erase(t.Context(), st, "etc", now)
 	check(t, err)
-	if done != (catalog.Erased{Locked: 4, LockedKeys: 1, LockedUntil: until}) {
+	if done != (catalog.Erased{Locked: 5, LockedKeys: 1, LockedUntil: until}) {
 		t.Errorf("%+v", done)
 	}
-	if left := gone(t, st, old.ID(), 2); len(left) != 4 {
+	if left := gone(t, st, old.ID(), 2); len(left) != 5 {
 		t.Errorf("left: %v", left)
 	}
 	_, err = v.Item(t.Context(), "etc")
@@ -177,11 +177,11 @@ func TestErasedItemMadeAgain(t *testing.T) {
 	}
 
 	// Once the locks end, a sweep takes what was left, and nothing else.
-	if done, err := v.Sweep(t.Context(), st, "etc"); err != nil || done.Deleted != 0 || done.Locked != 4 {
+	if done, err := v.Sweep(t.Context(), st, "etc"); err != nil || done.Deleted != 0 || done.Locked != 5 {
 		t.Errorf("too early: %+v, %v", done, err)
 	}
 	clock = until
-	if done, err := v.Sweep(t.Context(), st, "etc"); err != nil || done != (catalog.Erased{Secrets: 1, Deleted: 4}) {
+	if done, err := v.Sweep(t.Context(), st, "etc"); err != nil || done != (catalog.Erased{Secrets: 1, Deleted: 5}) {
 		t.Errorf("%+v, %v", done, err)
 	}
 	if _, err := it.Point(t.Context(), p.Name); err != nil {
@@ -192,7 +192,7 @@ func TestErasedItemMadeAgain(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if done, err := v.Erase(t.Context(), st, "etc", now); err != nil || done != (catalog.Erased{Secrets: 1, Deleted: 5}) {
+	if done, err := v.Erase(t.Context(), st, "etc", now); err != nil || done != (catalog.Erased{Secrets: 1, Deleted: 6}) {
 		t.Errorf("erased again: %+v, %v", done, err)
 	}
 	if left := gone(t, st, it.ID(), 4); len(left) != 0 {
@@ -223,7 +223,7 @@ func TestEraseSurvivesEveryCrash(t *testing.T) {
 	}
 	count := storetest.NewCrash(0, storetest.Applied)
 	check(t, erase(count.Store(good.Clone())))
-	if count.Writes() != 1+2+9 {
+	if count.Writes() != 1+2+12 {
 		t.Errorf("%d writes", count.Writes())
 	}
 	for n := 1; n <= count.Writes(); n++ {
@@ -268,7 +268,7 @@ func TestEraseDamaged(t *testing.T) {
 		tamper(t, st, info.Key, func(b []byte) []byte { b[30] ^= 1; return b })
 	}
 	done, err := v.Erase(t.Context(), st, "etc", now)
-	if err != nil || done.Secrets != 2 || done.Deleted != 2+3 {
+	if err != nil || done.Secrets != 2 || done.Deleted != 2+4 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	if left := gone(t, st, it.ID(), 8); len(left) > 0 {
@@ -318,12 +318,12 @@ func TestEraseWhileOpen(t *testing.T) {
 	_, err := open(t, st, v.ID(), k).Erase(t.Context(), st, "etc", now)
 	check(t, err)
 	p := &catalog.Point{Item: "etc", Started: now.UnixNano()}
-	check(t, it.PutPoint(t.Context(), p, store.PutOptions{}))
+	check(t, commit(t.Context(), it, p))
 	again := item(t, v, "etc")
 	if names, err := again.Points(t.Context()); err != nil || len(names) != 0 {
 		t.Errorf("%v, %v", names, err)
 	}
-	if done, err := v.Sweep(t.Context(), st, "etc"); err != nil || done.Deleted != 1 {
+	if done, err := v.Sweep(t.Context(), st, "etc"); err != nil || done.Deleted != 2 {
 		t.Errorf("%+v, %v", done, err)
 	}
 }

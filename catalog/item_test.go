@@ -194,7 +194,7 @@ func TestPointRoundTrip(t *testing.T) {
 		Tags:    []string{"nightly", "\xff"},
 	}
 	for name, p := range map[string]catalog.Point{"full": full, "empty": {Item: "etc", Started: now.UnixNano(), Packs: []pack.ID{}, Root: []chunk.ID{}}, "nil": {Item: "etc", Started: -1}} {
-		check(t, it.PutPoint(t.Context(), &p, store.PutOptions{}))
+		check(t, commit(t.Context(), it, &p))
 		got, err := it.Point(t.Context(), p.Name)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -222,7 +222,7 @@ func TestPoints(t *testing.T) {
 	var want []catalog.PointName
 	for i := range 5 {
 		p := &catalog.Point{Item: "etc", Started: now.AddDate(0, i*3, -i).UnixNano()}
-		check(t, it.PutPoint(t.Context(), p, store.PutOptions{}))
+		check(t, commit(t.Context(), it, p))
 		want = append(want, p.Name)
 	}
 	if got, err := it.Points(t.Context()); err != nil || !slices.Equal(got, want) {
@@ -290,10 +290,10 @@ func TestSync(t *testing.T) {
 
 	check(t, st.Delete(t.Context(), pack.Key(it.ID(), d.Pack)))
 	l.running = true
-	sync("after a pack is gone", catalog.Synced{Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}}, a, b, c)
+	sync("after a pack is gone", catalog.Synced{Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}, Gone: []store.Key{pack.Key(it.ID(), d.Pack)}}, a, b, c)
 
 	check(t, st.Delete(t.Context(), it.IndexKey(first)))
-	sync("after an index is gone", catalog.Synced{Indexes: 1, Recovered: 1, Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}}, a, b, c)
+	sync("after an index is gone", catalog.Synced{Indexes: 1, Recovered: 1, Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}, Gone: []store.Key{it.IndexKey(first)}}, a, b, c)
 	if l.resets != 1 {
 		t.Errorf("%d resets", l.resets)
 	}
@@ -341,7 +341,7 @@ func vaultID(t *testing.T, st *mem.Store) (id crypt.VaultID) {
 func TestNameOfAnyBytes(t *testing.T) {
 	it := item(t, vault(t, newStore(), newKey(t, "main")), "db\xff")
 	p := &catalog.Point{Item: it.Name(), Started: now.UnixNano()}
-	check(t, it.PutPoint(t.Context(), p, store.PutOptions{}))
+	check(t, commit(t.Context(), it, p))
 	if _, err := it.Point(t.Context(), p.Name); err != nil {
 		t.Error(err)
 	}
@@ -355,7 +355,7 @@ func TestStrays(t *testing.T) {
 	_, _, err := it.PutIndex(t.Context(), []pack.Contents{c}, store.PutOptions{})
 	check(t, err)
 	p := &catalog.Point{Item: "etc", Started: now.UnixNano()}
-	check(t, it.PutPoint(t.Context(), p, store.PutOptions{}))
+	check(t, commit(t.Context(), it, p))
 	root := "items/" + store.Key(it.ID().String())
 	id := c.Pack.String()
 	want := []store.Key{root + "/index/notes.txt", root + "/packs/" + store.Key(id), root + "/packs/zz/" + store.Key(id), root + "/points/" + store.Key(id), root + "/points/readme"}

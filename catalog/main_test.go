@@ -97,6 +97,16 @@ func item(t testing.TB, v *catalog.Vault, name string) *catalog.Item {
 	return it
 }
 
+// commit writes a point under the name of a session of its own.
+func commit(ctx context.Context, it *catalog.Item, p *catalog.Point) error {
+	s, err := it.Begin(ctx, time.Unix(0, p.Started), "host")
+	if err != nil {
+		return err
+	}
+	p.Name = s.Name
+	return it.PutPoint(ctx, p, store.PutOptions{})
+}
+
 func keys(t testing.TB, st store.Lister, prefix store.Key) []store.Key {
 	t.Helper()
 	var keys []store.Key

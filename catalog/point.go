@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +25,12 @@ const nameTime = "20060102t150405.000z"
 func newPointName(t time.Time) (PointName, [16]byte) {
 	var id [16]byte
 	rand.Read(id[:])
-	return PointName(t.UTC().Format(nameTime) + "-" + crypt.Encoding.EncodeToString(id[:])), id
+	return PointNameOf(t, id), id
+}
+
+// PointNameOf returns the name of a backup that began at a time, with that id.
+func PointNameOf(t time.Time, id [16]byte) PointName {
+	return PointName(t.UTC().Format(nameTime) + "-" + crypt.Encoding.EncodeToString(id[:]))
 }
 
 // ParsePointName checks a name and returns its parts.
@@ -41,6 +45,12 @@ func ParsePointName(s string) (PointName, time.Time, [16]byte, error) {
 	}
 	copy(id[:], b)
 	return PointName(s), t, id, nil
+}
+
+// ID returns the random part of the name: what the seal of the point binds.
+func (n PointName) ID() string {
+	_, id, _ := strings.Cut(string(n), "-")
+	return id
 }
 
 // Time returns when the backup began, to the millisecond.
@@ -104,41 +114,50 @@ type Stats struct {
 	Unquiet uint64 `cbor:"10,keyasint,omitempty"` // files that would not hold still
 }
 
-func (it *Item) prefix(kind string) store.Key {
-	return store.Key("items/" + it.id.String() + "/" + kind + "/")
-}
-
 // Points returns the names of the item's points, oldest first.
 func (it *Item) Points(ctx context.Context) ([]PointName, error) {
-	prefix := it.prefix("points")
 	var names []PointName
-	for info, err := range it.vault.objects.List(ctx, prefix) {
+	for name, err := range it.PointNames(ctx) {
 		if err != nil {
-			return nil, fmt.Errorf("list points of %s: %w", it.name, err)
+			return nil, err
 		}
-		name, _, _, err := ParsePointName(string(info.Key[len(prefix):]))
-		if err != nil {
-			continue // what else lies there is no point; Strays tells of it
-		}
-		dead, err := it.isDead(ctx, info.Key)
-		if err != nil {
-			return nil, fmt.Errorf("list points of %s: %w", it.name, err)
-		}
-		if !dead {
-			names = append(names, name)
-		}
+		names = append(names, name)
 	}
-	slices.Sort(names)
 	return names, nil
 }
 
-// Point reads a point. ErrNoPoint if it is not there.
+// PointNames yields what Points returns, without holding it.
+func (it *Item) PointNames(ctx context.Context) iter.Seq2[PointName, error] {
+	return func(yield func(PointName, error) bool) {
+		for entry, err := range it.named(ctx, "points") {
+			if err != nil {
+				yield("", fmt.Errorf("list points of %s: %w", it.name, err))
+				return
+			}
+			if entry.Size > 0 && !yield(entry.name, nil) { // else it is a void
+				return
+			}
+		}
+	}
+}
+
+// Point reads a point. ErrNoPoint if it is not there, or a void.
 func (it *Item) Point(ctx context.Context, name PointName) (*Point, error) {
 	_, stamp, id, err := ParsePointName(string(name))
 	if err != nil {
 		return nil, err
 	}
 	payload, err := it.readObject(ctx, it.PointKey(name), crypt.Point, id)
+	if errors.Is(err, crypt.ErrDamaged) || errors.Is(err, store.ErrShort) {
+		// Perhaps it is a void, or has become one while it was read.
+		committed, cerr := it.Committed(ctx, name)
+		switch {
+		case cerr != nil:
+			err = cerr
+		case !committed:
+			err = ErrNoPoint
+		}
+	}
 	if errors.Is(err, store.ErrNotExist) {
 		err = ErrNoPoint
 	}
@@ -156,19 +175,36 @@ func (it *Item) Point(ctx context.Context, name PointName) (*Point, error) {
 	return p, nil
 }
 
-// PutPoint writes p, which is the commit of a backup, and names it. What is not
-// UTF-8 in the texts of p becomes U+FFFD, as CBOR wants it.
+// PutPoint writes p, which is the commit of a backup, under the name of its session,
+// p.Name. ErrVoided if that name was given up, and after MaxSession, when that cannot be
+// known any more. What is not UTF-8 in the texts of p becomes U+FFFD, as CBOR wants it.
 func (it *Item) PutPoint(ctx context.Context, p *Point, opts store.PutOptions) error {
 	p.cleanTexts()
-	name, id := newPointName(time.Unix(0, p.Started))
+	_, stamp, id, err := ParsePointName(string(p.Name))
+	if err == nil && !time.Unix(0, p.Started).Truncate(time.Millisecond).Equal(stamp) {
+		err = fmt.Errorf("%q is the name of a backup that began at another time", p.Name)
+	}
+	if took := time.Duration(p.Ended - p.Started); err == nil && took > MaxSession {
+		err = fmt.Errorf("by its clock it took %d days: %w", int(took.Hours()/24), ErrVoided)
+	}
+	if err != nil {
+		return fmt.Errorf("write point of %s: %w", it.name, err)
+	}
 	payload, err := encoding.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode point of %s: %w", it.name, err)
 	}
-	if err := it.putObject(ctx, it.PointKey(name), crypt.Point, id, payload, opts); err != nil {
+	err = it.putObject(ctx, it.PointKey(p.Name), crypt.Point, id, payload, opts)
+	if errors.Is(err, store.ErrExist) {
+		if committed, cerr := it.Committed(ctx, p.Name); cerr != nil {
+			err = cerr
+		} else if !committed {
+			err = ErrVoided
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("write point of %s: %w", it.name, err)
 	}
-	p.Name = name
 	return nil
 }
 
@@ -209,54 +245,6 @@ func (it *Item) Packs(ctx context.Context) iter.Seq2[pack.ID, error] {
 	return it.ids(ctx, pack.Prefix(it.id))
 }
 
-// ids yields the ids that end the names of objects under prefix.
-func (it *Item) ids(ctx context.Context, prefix store.Key) iter.Seq2[pack.ID, error] {
-	return func(yield func(pack.ID, error) bool) {
-		for info, err := range it.vault.objects.List(ctx, prefix) {
-			if err != nil {
-				yield(pack.ID{}, fmt.Errorf("list %s: %w", prefix, err))
-				return
-			}
-			id, err := pack.ParseID(info.Key.Base())
-			if err != nil {
-				continue
-			}
-			dead, err := it.isDead(ctx, info.Key)
-			if err != nil {
-				yield(pack.ID{}, fmt.Errorf("list %s: %w", prefix, err))
-				return
-			}
-			if !dead && !yield(id, nil) {
-				return
-			}
-		}
-	}
-}
-
-// Strays yields the objects that lie among the item's and are none of the format.
-func (it *Item) Strays(ctx context.Context) iter.Seq2[store.Key, error] {
-	return func(yield func(store.Key, error) bool) {
-		for info, err := range it.vault.objects.List(ctx, "items/"+store.Key(it.id.String())+"/") {
-			if err != nil {
-				yield("", fmt.Errorf("list objects of %s: %w", it.name, err))
-				return
-			}
-			if !it.known(info.Key) && !yield(info.Key, nil) {
-				return
-			}
-		}
-	}
-}
-
-func (it *Item) known(key store.Key) bool {
-	base := key.Base()
-	if _, _, _, err := ParsePointName(base); err == nil {
-		return key == it.PointKey(PointName(base))
-	}
-	id, err := pack.ParseID(base)
-	return err == nil && (key == it.IndexKey(base) || key == pack.Key(it.id, id))
-}
-
 // Index reads an index object.
 func (it *Item) Index(ctx context.Context, name string) ([]pack.Contents, error) {
 	id, err := pack.ParseID(name)
@@ -283,38 +271,6 @@ func (it *Item) PutIndex(ctx context.Context, contents []pack.Contents, opts sto
 		return "", 0, fmt.Errorf("write index of %s: %w", it.name, err)
 	}
 	return id.String(), int64(len(payload)), nil
-}
-
-func (it *Item) readObject(ctx context.Context, key store.Key, kind crypt.Kind, id [16]byte) ([]byte, error) {
-	raw, err := store.ReadAll(ctx, it.vault.objects, key, store.MaxObject)
-	if err != nil {
-		return nil, err
-	}
-	h, err := crypt.ParseHeader(raw)
-	if err != nil {
-		return nil, err
-	}
-	if h.Generation <= it.tombstone {
-		return nil, fmt.Errorf("%s was erased: %w", key, store.ErrNotExist)
-	}
-	s, err := it.Secret(ctx, h.Generation)
-	if err != nil {
-		return nil, err
-	}
-	return pack.OpenObject(s, crypt.Place{Kind: kind, Item: it.id, Generation: h.Generation, ID: id}, raw)
-}
-
-func (it *Item) putObject(ctx context.Context, key store.Key, kind crypt.Kind, id [16]byte, payload []byte, opts store.PutOptions) error {
-	generation := it.Generation()
-	s, err := it.Secret(ctx, generation)
-	if err != nil {
-		return err
-	}
-	raw, err := pack.SealObject(s, crypt.Place{Kind: kind, Item: it.id, Generation: generation, ID: id}, payload)
-	if err != nil {
-		return err
-	}
-	return it.vault.objects.Put(ctx, key, store.Body{raw}, opts)
 }
 
 // PointKey returns the object key of a point.

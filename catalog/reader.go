@@ -70,17 +70,21 @@ func (r *Reader) Find(ctx context.Context, id chunk.ID, typ pack.FrameType) (pac
 	return loc, nil
 }
 
-// Chunk returns a chunk, checked against its id. The caller must not change it.
+// Chunk returns a chunk, checked against its id: from where it is found first, or if
+// that is damaged or gone from another pack that has it. The caller must not change it.
 func (r *Reader) Chunk(ctx context.Context, id chunk.ID, typ pack.FrameType) ([]byte, error) {
 	loc, err := r.Find(ctx, id, typ)
 	if err != nil {
 		return nil, err
 	}
 	raw, err := r.frame(ctx, loc)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		raw, err = r.Cut(ctx, raw, loc, id)
 	}
-	return r.Cut(ctx, raw, loc, id)
+	if err != nil && isLost(err) { // perhaps it was stored again since
+		return r.Elsewhere(ctx, id, loc, err)
+	}
+	return raw, err
 }
 
 // Cut returns the chunk that is at loc in a decompressed frame, checked against

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/kek"
@@ -40,10 +42,14 @@ type Marker interface {
 
 // Synced says what a Sync did.
 type Synced struct {
+	Marks     []Mark      // that there were before the index was looked at
 	Indexes   int         // index objects read
 	Recovered int         // packs found without an index
 	Damaged   []store.Key // indexes, and packs without an index, that do not open
 	Unopened  int         // those of generations that no key opens now: the index lacks them
+	// Gone are packs and index objects that were there before, and that no mark of a
+	// prune explains: somebody deleted them.
+	Gone []store.Key
 }
 
 // Sync brings the local index up to the vault. If index objects that it was made
@@ -51,111 +57,296 @@ type Synced struct {
 // packs are listed, and those that no index object names are found again. What is of
 // a generation that no key opens now is passed over, and tried again the next time.
 // Nobody may put packs of the item meanwhile.
+//
+// Marks are read before the index is listed. Whoever has announced a backup before that
+// and leans on no pack in them is safe from every prune: what he finds in the index was
+// not removed by one that had ended.
 func (it *Item) Sync(ctx context.Context, local Local) (Synced, error) {
-	done, err := it.sync(ctx, local)
+	s := syncer{item: it, local: local, locked: make(lockedGenerations)}
+	err := s.run(ctx)
 	if err != nil {
 		err = fmt.Errorf("sync index of %s: %w", it.name, err)
 	}
-	return done, err
+	return s.done, err
 }
 
-func (it *Item) sync(ctx context.Context, local Local) (done Synced, err error) {
-	// A crash from here to End leaves the mark, and the next Sync lists all packs.
-	unclean, err := local.Begin(ctx)
+// SyncPacks is a Sync that also looks which packs there are, after the marks were read,
+// and forgets those that are gone. A backup needs that: an index object says what packs
+// hold, and not that they are there. One that a prune gave up may put an index object
+// after its packs were removed, and what a Sync before found without an index object may
+// have gone since.
+func (it *Item) SyncPacks(ctx context.Context, local Local) (Synced, error) {
+	s := syncer{item: it, local: local, locked: make(lockedGenerations), whole: true}
+	err := s.run(ctx)
 	if err != nil {
-		return done, err
+		err = fmt.Errorf("sync index and packs of %s: %w", it.name, err)
 	}
-	known, err := local.Sources(ctx)
+	return s.done, err
+}
+
+// syncer is a Sync under way.
+type syncer struct {
+	item   *Item
+	local  Local
+	locked lockedGenerations
+	whole  bool // look at the packs in any case
+	done   Synced
+	tries  int // how often index objects went away while they were read
+
+	// If the index is made anew: the packs that index objects named, and the index
+	// objects that are gone.
+	before map[pack.ID]struct{}
+	gone   []string
+}
+
+// maxTries is how often a Sync begins again because a prune is faster.
+const maxTries = 5
+
+func (s *syncer) run(ctx context.Context) (err error) {
+	if s.done.Marks, err = s.item.Marks(ctx); err != nil {
+		return err
+	}
+	notes, ok := s.local.(Notebook)
+	if ok {
+		if err := noteMarks(ctx, notes, s.done.Marks); err != nil {
+			return err
+		}
+	}
+	// A crash from here to End leaves the mark, and the next Sync lists all packs.
+	unclean, err := s.local.Begin(ctx)
 	if err != nil {
-		return done, err
+		return err
+	}
+	if err := s.indexes(ctx, unclean); err != nil {
+		return err
+	}
+	if err := s.local.End(ctx); err != nil || !ok {
+		return err
+	}
+	if err := dropMarks(ctx, notes, s.done.Marks); err != nil {
+		return err
+	}
+	return noteTombstone(ctx, notes, s.item.tombstone)
+}
+
+// indexes brings in the index objects that are not known, and the packs if need be.
+func (s *syncer) indexes(ctx context.Context, unclean bool) error {
+	known, err := s.local.Sources(ctx)
+	if err != nil {
+		return err
 	}
 	var missing []string
 	seen := 0
-	for name, err := range it.Indexes(ctx) {
+	for name, err := range s.item.Indexes(ctx) {
 		if err != nil {
-			return done, err
+			return err
 		}
 		if _, ok := known[name]; ok {
 			seen++
+			delete(known, name)
 		} else {
 			missing = append(missing, name)
 		}
 	}
-	if seen < len(known) {
-		if err := local.Reset(ctx); err != nil {
-			return done, err
-		}
-		return it.sync(ctx, local)
+	if len(known) > 0 {
+		return s.anew(ctx, known)
 	}
-	locked := make(lockedGenerations)
 	for _, name := range missing {
-		contents, err := openUnless(ctx, it, locked, it.IndexKey(name), func() ([]pack.Contents, error) { return it.Index(ctx, name) })
-		switch {
-		case isUnopened(err):
-			done.Unopened++
-			continue
-		case errors.Is(err, crypt.ErrDamaged): // its packs say the same of themselves
-			unclean = true
-			done.Damaged = append(done.Damaged, it.IndexKey(name))
-		case err != nil:
-			return done, err
+		damaged, err := s.index(ctx, name)
+		if errors.Is(err, store.ErrNotExist) && s.tries < maxTries {
+			s.tries++ // a prune has put others in its place since the listing
+			return s.indexes(ctx, unclean)
 		}
-		if err := local.Add(ctx, name, contents); err != nil {
-			return done, err
+		if err != nil {
+			return err
 		}
-		done.Indexes++
+		unclean = unclean || damaged // its packs say the same of themselves
 	}
-	if unclean || len(known) == 0 {
-		if err := it.syncPacks(ctx, local, locked, &done); err != nil {
-			return done, err
-		}
+	if unclean || seen == 0 || s.whole {
+		return s.packs(ctx)
 	}
-	return done, local.End(ctx)
+	return nil
 }
 
-// syncPacks compares the packs that are there with those that are known: takes in
-// what an interrupted backup left, and forgets what is gone.
-func (it *Item) syncPacks(ctx context.Context, local Local, locked lockedGenerations, done *Synced) error {
+// index brings in an index object.
+func (s *syncer) index(ctx context.Context, name string) (damaged bool, err error) {
+	key := s.item.IndexKey(name)
+	contents, err := openUnless(ctx, s.item, s.locked, key, func() ([]pack.Contents, error) { return s.item.Index(ctx, name) })
+	switch {
+	case isUnopened(err):
+		s.done.Unopened++
+		return false, nil
+	case errors.Is(err, crypt.ErrDamaged):
+		damaged = true
+		s.done.Damaged = append(s.done.Damaged, key)
+	case err != nil:
+		return false, err
+	}
+	s.done.Indexes++
+	return damaged, s.local.Add(ctx, name, contents)
+}
+
+// anew makes the index anew, because index objects that it was made of are gone.
+func (s *syncer) anew(ctx context.Context, gone map[string]struct{}) error {
+	if s.before == nil {
+		before, err := s.named(ctx)
+		if err != nil {
+			return err
+		}
+		s.before = before
+	}
+	for name := range gone {
+		s.gone = append(s.gone, name)
+	}
+	if err := s.local.Reset(ctx); err != nil {
+		return err
+	}
+	s.done = Synced{Marks: s.done.Marks, Gone: s.done.Gone}
+	return s.indexes(ctx, true)
+}
+
+// named returns the packs that are known and that index objects name.
+func (s *syncer) named(ctx context.Context) (map[pack.ID]struct{}, error) {
+	packs := make(map[pack.ID]struct{})
+	for id, err := range s.local.Packs(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		packs[id] = struct{}{}
+	}
+	if u, ok := s.local.(unsourced); ok {
+		left, err := u.Unsourced(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range left {
+			delete(packs, c.Pack)
+		}
+	}
+	return packs, nil
+}
+
+// unsourced is an optional ability of a Local: it knows which packs no index object
+// names.
+type unsourced interface {
+	Unsourced(ctx context.Context) ([]pack.Contents, error)
+}
+
+// packs compares the packs that are there with those that are known: takes in what an
+// interrupted backup left, and forgets what is gone.
+func (s *syncer) packs(ctx context.Context) error {
 	gone := make(map[pack.ID]struct{})
-	for id, err := range local.Packs(ctx) {
+	for id, err := range s.local.Packs(ctx) {
 		if err != nil {
 			return err
 		}
 		gone[id] = struct{}{}
 	}
-	reader := pack.NewReader(it.vault.objects, it, it.id)
-	for id, err := range it.Packs(ctx) {
+	reader := pack.NewReader(s.item.vault.objects, s.item, s.item.id)
+	unnamed := false // a pack that an index object named before
+	for id, err := range s.item.Packs(ctx) {
 		if err != nil {
 			return err
 		}
+		_, named := s.before[id]
+		delete(s.before, id)
 		if _, ok := gone[id]; ok {
 			delete(gone, id)
 			continue
 		}
-		contents, err := openUnless(ctx, it, locked, pack.Key(it.id, id), func() (pack.Contents, error) { return reader.Contents(ctx, id) })
-		switch {
-		case isUnopened(err):
-			done.Unopened++
-			continue
-		case errors.Is(err, crypt.ErrDamaged), errors.Is(err, store.ErrNotExist):
-			done.Damaged = append(done.Damaged, pack.Key(it.id, id))
-			continue
-		case err != nil:
+		unnamed = unnamed || named
+		if err := s.recover(ctx, reader, id); err != nil {
 			return err
 		}
-		if err := local.Add(ctx, "", []pack.Contents{contents}); err != nil {
-			return err
-		}
-		done.Recovered++
 	}
-	if len(gone) == 0 {
+	if err := s.explain(ctx, gone, unnamed); err != nil || len(gone) == 0 {
+		return err
+	}
+	return s.local.Forget(ctx, slices.Collect(maps.Keys(gone)))
+}
+
+// recover takes in a pack that no index object names.
+func (s *syncer) recover(ctx context.Context, reader *pack.Reader, id pack.ID) error {
+	key := pack.Key(s.item.id, id)
+	contents, err := openUnless(ctx, s.item, s.locked, key, func() (pack.Contents, error) { return reader.Contents(ctx, id) })
+	switch {
+	case isUnopened(err):
+		s.done.Unopened++
+		return nil
+	case errors.Is(err, crypt.ErrDamaged), errors.Is(err, store.ErrNotExist):
+		s.done.Damaged = append(s.done.Damaged, key)
+		return nil
+	case err != nil:
+		return err
+	}
+	s.done.Recovered++
+	return s.local.Add(ctx, "", []pack.Contents{contents})
+}
+
+// explain finds what is gone and no mark accounts for: packs, and, if packs are left
+// that no index object names any more, the index objects.
+func (s *syncer) explain(ctx context.Context, gone map[pack.ID]struct{}, unnamed bool) error {
+	lost := maps.Clone(gone)
+	maps.Copy(lost, s.before)
+	if len(lost) > 0 {
+		marks, err := s.item.Marks(ctx) // again: packs may have been marked and removed since
+		if err != nil {
+			return err
+		}
+		for _, m := range append(marks, s.done.Marks...) {
+			for _, id := range m.Packs {
+				delete(lost, id)
+			}
+		}
+		if err := s.forgive(ctx, lost); err != nil {
+			return err
+		}
+	}
+	if len(lost) > 0 {
+		removed := newRemovals()
+		if err := removed.update(ctx, s.item); err != nil {
+			return err
+		}
+		for id := range removed.packs {
+			delete(lost, id)
+		}
+	}
+	for id := range lost {
+		s.done.Gone = append(s.done.Gone, pack.Key(s.item.id, id))
+	}
+	if unnamed {
+		for _, name := range s.gone {
+			s.done.Gone = append(s.done.Gone, s.item.IndexKey(name))
+		}
+	}
+	slices.Sort(s.done.Gone)
+	return nil
+}
+
+// forgive takes out the packs that a mark named which was seen before, and all of them
+// if the item was erased since, and made again.
+func (s *syncer) forgive(ctx context.Context, lost map[pack.ID]struct{}) error {
+	notes, ok := s.local.(Notebook)
+	if !ok {
 		return nil
 	}
-	ids := make([]pack.ID, 0, len(gone))
-	for id := range gone {
-		ids = append(ids, id)
+	tombstone, err := notes.Note(ctx, NoteSeen, erasures)
+	if err != nil {
+		return err
 	}
-	return local.Forget(ctx, ids)
+	if tombstone != int64(s.item.tombstone) {
+		clear(lost)
+	}
+	for id := range lost {
+		marked, err := notes.Note(ctx, NoteMarked, id)
+		if err != nil {
+			return err
+		}
+		if marked != 0 {
+			delete(lost, id)
+		}
+	}
+	return nil
 }
 
 // lockedGenerations are those that no key opens now, and why. Each costs one try.

@@ -112,7 +112,11 @@ func (it *Item) Generations(ctx context.Context, name PointName, opens func(gene
 	if err != nil {
 		return nil, err
 	}
-	packs, err := it.GenerationsOf(ctx, slices.Values(p.Packs))
+	repacks, err := it.Repacks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	packs, err := it.GenerationsOf(ctx, slices.Values(repacks.PacksOf(p)))
 	if err != nil {
 		return nil, fmt.Errorf("point %s of %s: %w", name, it.name, err)
 	}

@@ -56,6 +56,12 @@ func (r *Reader) packsOf(ctx context.Context, trees []chunk.ID, packs map[pack.I
 	return nil
 }
 
+// Refs calls note for every chunk that content refers to, lists included. An error of
+// note ends it.
+func (r *Reader) Refs(ctx context.Context, content []tree.Extent, note func(chunk.ID, pack.FrameType) error) error {
+	return r.refs(ctx, content, maxDepth, note)
+}
+
 // refs calls note for every chunk that content refers to, lists included.
 func (r *Reader) refs(ctx context.Context, content []tree.Extent, depth int, note func(chunk.ID, pack.FrameType) error) error {
 	for _, e := range content {

@@ -47,6 +47,18 @@ func (d dying) End(ctx context.Context) error {
 	return d.crash.Write(func() error { return d.Index.End(ctx) })
 }
 
+func (d dying) OwnSession(ctx context.Context, name catalog.PointName) error {
+	return d.crash.Write(func() error { return d.Index.OwnSession(ctx, name) })
+}
+
+func (d dying) DropSession(ctx context.Context, name catalog.PointName) error {
+	return d.crash.Write(func() error { return d.Index.DropSession(ctx, name) })
+}
+
+func (d dying) SetNotes(ctx context.Context, kind catalog.Note, notes map[pack.ID]int64) error {
+	return d.crash.Write(func() error { return d.Index.SetNotes(ctx, kind, notes) })
+}
+
 // doomed returns the engine on copies of everything, with a process that dies.
 func (e *engine) doomed(t *testing.T, crash *storetest.Crash) (dead, after *engine) {
 	t.Helper()

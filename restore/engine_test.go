@@ -114,9 +114,6 @@ func (e *engine) backup(dir string) (p *catalog.Point, err error) {
 		if err != nil {
 			return err
 		}
-		if _, err := it.Sync(context.Background(), ix); err != nil {
-			return err
-		}
 		p, err = backup.Run(context.Background(), backup.Config{Item: it, Packs: e.store, Index: ix, Source: src,
 			Host: "test", Agent: "test", Clock: time.Now, Log: slog.New(slog.DiscardHandler)})
 		return err
@@ -169,7 +166,8 @@ func (e *engine) verify() (findings []restore.Finding, err error) {
 		if _, err := it.Sync(context.Background(), ix); err != nil {
 			return err
 		}
-		findings, err = restore.Verify(context.Background(), restore.VerifyConfig{Item: it, Objects: e.store, Reader: it.NewReader(ix)})
+		report, err := restore.Verify(context.Background(), restore.VerifyConfig{Item: it, Objects: e.store, Reader: it.NewReader(ix)})
+		findings = append(report.Findings, report.Spare...)
 		return err
 	})
 }

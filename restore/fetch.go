@@ -174,7 +174,7 @@ func (f *fetcher) fetch(ctx context.Context, work fetch) error {
 		if !lost(err) {
 			return err
 		}
-		return f.each(ctx, work.wants, func(want) error { return err })
+		return f.each(ctx, work.wants, func(w want) error { return f.elsewhere(ctx, w, err) })
 	}
 	return f.frames(ctx, work, sealed)
 }
@@ -194,11 +194,11 @@ func (f *fetcher) frames(ctx context.Context, work fetch, sealed []byte) error {
 		}
 		err := f.each(ctx, work.wants[start:start+n], func(w want) error {
 			if openErr != nil {
-				return openErr
+				return f.elsewhere(ctx, w, openErr)
 			}
 			data, err := f.Reader.Cut(ctx, raw, w.loc, w.id)
 			if err != nil {
-				return err
+				return f.elsewhere(ctx, w, err)
 			}
 			return f.write(w, data)
 		})
@@ -226,6 +226,19 @@ func (f *fetcher) each(ctx context.Context, wants []want, do func(want) error) e
 		}
 	}
 	return ctx.Err()
+}
+
+// elsewhere writes a chunk that could not be had where it was looked for first, if
+// another pack has it.
+func (f *fetcher) elsewhere(ctx context.Context, w want, cause error) error {
+	if !lost(cause) {
+		return cause
+	}
+	data, err := f.Reader.Elsewhere(ctx, w.id, w.loc, cause)
+	if err != nil {
+		return err
+	}
+	return f.write(w, data)
 }
 
 func (f *fetcher) write(w want, data []byte) error {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cofferbackup/coffer/backup"
 	"github.com/cofferbackup/coffer/catalog"
@@ -196,6 +197,11 @@ func TestVerifyLists(t *testing.T) {
 		}
 		gone = p.Packs[0]
 		p.Packs = p.Packs[1:]
+		session, err := it.Begin(t.Context(), time.Unix(0, p.Started+int64(time.Millisecond)), "test")
+		if err != nil {
+			return err
+		}
+		p.Name, p.Started = session.Name, session.Started.UnixNano()
 		return it.PutPoint(t.Context(), p, store.PutOptions{})
 	}))
 	findings, err := e.verify()

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/chunk"
@@ -24,10 +22,20 @@ type VerifyConfig struct {
 	Objects store.Getter
 	Reader  *catalog.Reader     // of the item, over an index that is up to date
 	Points  []catalog.PointName // nil: all of the item
+	// Knows tells whether the index knows a pack; nil: it is up to date. A point that
+	// needs a pack which it does not know, and an index object names, was made by another
+	// host since the index was brought up: of all points, it is left for the next time.
+	Knows func(ctx context.Context, id pack.ID) (bool, error)
 
 	// Structure leaves out the content: it reads what packs, indexes and points say
 	// of themselves and whether all of it fits together.
 	Structure bool
+	// Read chooses the packs that are looked into; nil: all. Of the others it is only
+	// checked that they are there.
+	Read func(pack.ID) bool
+	// Checked, if not nil, is told of each pack that was read, and what is wrong with
+	// it. It is called concurrently.
+	Checked func(pack.ID, error)
 
 	Progress *VerifyProgress // counts as it goes; may be nil
 }
@@ -49,21 +57,49 @@ type Finding struct {
 	Err    error
 }
 
+// MaxFindings is how many findings a verification remembers. Progress counts all.
+const MaxFindings = 10_000
+
+// Report is what a verification found.
+type Report struct {
+	// Findings are what is wrong and harms a point, by object and path: the first
+	// MaxFindings.
+	Findings []Finding
+	// Spare is what is wrong and harms none: a damaged pack that no point needs, a
+	// damaged index of packs that others name.
+	Spare []Finding
+
+	Damaged []pack.ID           // packs that are damaged or gone, sorted
+	Indexes []string            // index objects that do not open
+	Unnamed []pack.ID           // packs that are there, and in no index that opens, sorted
+	Points  []catalog.PointName // that do not restore as a whole
+}
+
 // Verify checks an item: that every index opens and agrees with its packs, that
 // every pack is there, opens, and holds what it says, byte for byte, and that every
-// point finds everything it needs. It writes nothing. It returns what it found to
-// be wrong; the error says that it could not go on.
+// point finds everything it needs. It writes nothing. The error says that it could
+// not go on; the report is what it had found until then.
 //
 // Packs are read once each and from front to back, however many points use them,
-// where a restore of every point into the void would read them again and again.
-func Verify(ctx context.Context, cfg VerifyConfig) ([]Finding, error) {
+// where a restore of every point into the void would read them again and again. Of a
+// pack that is damaged each frame is tried: what can still be had from it is not lost.
+//
+// Backups and prunes may go on meanwhile. What a prune takes away is not missed.
+func Verify(ctx context.Context, cfg VerifyConfig) (Report, error) {
 	if cfg.Progress == nil {
 		cfg.Progress = new(VerifyProgress)
 	}
-	v := &verify{VerifyConfig: cfg, good: make(map[pack.ID]struct{}), seen: make(map[chunk.ID]int)}
+	v := &verify{VerifyConfig: cfg, packs: make(map[pack.ID]*health), needed: make(map[pack.ID]struct{}), harmed: make(map[catalog.PointName]uint64), seen: make(map[chunk.ID]int)}
 	err := v.run(ctx)
-	slices.SortFunc(v.findings, func(a, b Finding) int { return slices.Compare([]byte(a.Object), []byte(b.Object)) })
-	return v.findings, err
+	v.report.sort()
+	return v.report, err
+}
+
+func (r *Report) sort() {
+	byID := func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) }
+	slices.SortFunc(r.Damaged, byID)
+	slices.SortFunc(r.Unnamed, byID)
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int { return slices.Compare([]byte(a.Object), []byte(b.Object)) })
 }
 
 // VerifyRecords checks the descriptor of a vault and all its key records.
@@ -82,24 +118,49 @@ func VerifyRecords(ctx context.Context, vault *catalog.Vault) ([]Finding, error)
 
 type verify struct {
 	VerifyConfig
-	needed map[pack.ID]struct{} // nil: all
+	only    bool // packs that Points need, and no others
+	repacks catalog.Repacks
+	needed  map[pack.ID]struct{}
 
-	mu       sync.Mutex
-	findings []Finding
-	good     map[pack.ID]struct{} // packs found to be right
+	mu      sync.Mutex
+	report  Report
+	packs   map[pack.ID]*health // that are there, or that an index names
+	indexes []Finding           // of those that do not open
 
-	cover cover
-	seen  map[chunk.ID]int // tree chunks already looked at, and for which point
+	cover  cover
+	seen   map[chunk.ID]int             // tree chunks below which all is well, and for which point they were looked at
+	faulty uint64                       // findings of the point being checked
+	harmed map[catalog.PointName]uint64 // findings of the points that have some
 }
 
 func (v *verify) run(ctx context.Context) error {
 	names := v.Points
+	var err error
 	if names == nil {
-		var err error
 		if names, err = v.Item.Points(ctx); err != nil {
 			return err
 		}
 	}
+	if err := v.readRepacks(ctx); err != nil {
+		return err
+	}
+	if v.only = v.Points != nil; v.only {
+		if err := v.need(ctx, names); err != nil {
+			return err
+		}
+	} else if err := errors.Join(v.strays(ctx), v.records(ctx)); err != nil {
+		return err
+	}
+	if err := v.readPacks(ctx); err != nil {
+		return err
+	}
+	if err := v.points(ctx, names); err != nil {
+		return err
+	}
+	return v.settle(ctx)
+}
+
+func (v *verify) strays(ctx context.Context) error {
 	for key, err := range v.Item.Strays(ctx) {
 		if err != nil {
 			return err
@@ -108,22 +169,35 @@ func (v *verify) run(ctx context.Context) error {
 			return err
 		}
 	}
-	points, err := v.points(ctx, names)
-	if err != nil {
-		return err
-	}
-	if err := v.packs(ctx); err != nil {
-		return err
-	}
-	v.cover.points = points
-	for n, p := range points {
-		v.cover.begin(n)
-		if err := v.point(ctx, p); err != nil {
-			return err
+	return nil
+}
+
+// need notes the packs of the points that were asked for. What is wrong with a point
+// is said when it is checked.
+func (v *verify) need(ctx context.Context, names []catalog.PointName) error {
+	for _, name := range names {
+		p, err := v.Item.Point(ctx, name)
+		if err != nil {
+			if ctx.Err() != nil || passing(err) {
+				return err
+			}
+			continue
 		}
-		v.Progress.Points.Add(1)
+		for _, id := range v.repacks.PacksOf(p) {
+			v.needed[id] = struct{}{}
+		}
 	}
 	return nil
+}
+
+// passing tells whether an error is of the way to the vault and not of the vault.
+func passing(err error) bool {
+	for _, known := range []error{store.ErrUnavailable, store.ErrDenied, store.ErrMissing, crypt.ErrClosed} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
 }
 
 // found records a fault of the vault and lets the verification go on; a fault of
@@ -134,15 +208,22 @@ func (v *verify) found(ctx context.Context, object store.Key, path string, err e
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrDenied), errors.Is(err, store.ErrMissing),
-		errors.Is(err, crypt.ErrClosed):
+	case passing(err):
 		return err
 	}
-	v.Progress.Damaged.Add(1)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.findings = append(v.findings, Finding{object, path, err})
+	v.keep(Finding{object, path, err})
 	return nil
+}
+
+// keep adds a finding. The caller holds mu.
+func (v *verify) keep(f Finding) {
+	v.Progress.Damaged.Add(1)
+	v.faulty++
+	if len(v.report.Findings) < MaxFindings {
+		v.report.Findings = append(v.report.Findings, f)
+	}
 }
 
 // lost is found for what the way to it, the local index for one, can fail too.
@@ -153,134 +234,77 @@ func (v *verify) lost(ctx context.Context, object store.Key, path string, err er
 	return v.found(ctx, object, path, err)
 }
 
-// points reads the points and notes which packs they need.
-func (v *verify) points(ctx context.Context, names []catalog.PointName) ([]*catalog.Point, error) {
-	var points []*catalog.Point
-	if v.Points != nil {
-		v.needed = make(map[pack.ID]struct{})
+// settle says what is wrong with packs and indexes, now that it is known which of
+// them points need.
+func (v *verify) settle(ctx context.Context) error {
+	if err := v.forgive(ctx); err != nil {
+		return err
 	}
-	for _, name := range names {
-		p, err := v.Item.Point(ctx, name)
-		if err != nil {
-			if err := v.found(ctx, v.Item.PointKey(name), "", err); err != nil {
-				return nil, err
-			}
+	unnamed := false // a pack that is needed
+	for _, id := range slices.SortedFunc(maps.Keys(v.packs), func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) }) {
+		h := v.packs[id]
+		_, needed := v.needed[id]
+		if !h.named {
+			v.report.Unnamed = append(v.report.Unnamed, id)
+			unnamed = unnamed || needed
+		}
+		if h.err == nil {
 			continue
 		}
-		points = append(points, p)
-		if v.needed != nil {
-			for _, id := range p.Packs {
-				v.needed[id] = struct{}{}
-			}
-		}
-	}
-	return points, nil
-}
-
-// packs verifies every index object and every pack that one names.
-func (v *verify) packs(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	work := make(chan pack.Contents)
-	group.Go(func() error {
-		defer close(work)
-		for name, err := range v.Item.Indexes(ctx) {
+		if gone, err := v.letGo(ctx, h, needed); err != nil || gone {
 			if err != nil {
 				return err
 			}
-			contents, err := v.Item.Index(ctx, name)
-			if err := v.found(ctx, v.Item.IndexKey(name), "", err); err != nil {
-				return err
-			}
-			for _, c := range contents {
-				if _, ok := v.needed[c.Pack]; v.needed != nil && !ok {
-					continue
-				}
-				select {
-				case work <- c:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
+			continue
 		}
-		return nil
-	})
-	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() error {
-			w := packVerifier{verify: v}
-			for c := range work {
-				err := w.pack(ctx, c)
-				if err == nil {
-					v.mu.Lock()
-					v.good[c.Pack] = struct{}{}
-					v.mu.Unlock()
-				} else if err := v.found(ctx, pack.Key(v.Item.ID(), c.Pack), "", err); err != nil {
-					return err
-				}
-				v.Progress.Packs.Add(1)
-			}
-			return nil
-		})
+		v.report.Damaged = append(v.report.Damaged, id)
+		v.put(Finding{Object: pack.Key(v.Item.ID(), id), Err: h.err}, needed)
 	}
-	return group.Wait()
+	for _, f := range v.indexes {
+		v.put(f, unnamed)
+	}
+	return nil
 }
 
-// packVerifier is a goroutine's memory for verifying packs.
-type packVerifier struct {
-	*verify
-	object, raw []byte
+// put adds a finding to those that harm a point, or to the others.
+func (v *verify) put(f Finding, harms bool) {
+	if harms {
+		v.keep(f)
+	} else if len(v.report.Spare) < MaxFindings {
+		v.report.Spare = append(v.report.Spare, f)
+	}
 }
 
-// pack verifies one pack against what an index says of it.
-func (w *packVerifier) pack(ctx context.Context, want pack.Contents) error {
-	have, err := w.Reader.Packs.Contents(ctx, want.Pack)
-	if err != nil {
-		return err
+// letGo tells whether a pack that is not there was taken away by a prune: then no
+// point needs it, and the index that named it is gone as well or about to go.
+func (v *verify) letGo(ctx context.Context, h *health, needed bool) (bool, error) {
+	if needed || h.index == "" || !errors.Is(h.err, store.ErrNotExist) {
+		return false, nil
 	}
-	if !have.Equal(want) {
-		return fmt.Errorf("pack and index contradict each other: %w", crypt.ErrDamaged)
+	_, err := v.Objects.Stat(ctx, v.Item.IndexKey(h.index))
+	if errors.Is(err, store.ErrNotExist) {
+		return true, nil
 	}
-	if w.Structure {
-		return nil
-	}
-	key := pack.Key(w.Item.ID(), want.Pack)
-	info, err := w.Objects.Stat(ctx, key)
-	if err != nil {
-		return err
-	}
-	if int64(cap(w.object)) < info.Size {
-		w.object = make([]byte, max(info.Size, pack.TargetSize+1<<20))
-	}
-	object := w.object[:info.Size]
-	if err := w.Objects.Get(ctx, key, object, 0); err != nil {
-		return err
-	}
-	w.Progress.Bytes.Add(uint64(len(object)))
-	if _, err := pack.Scrub(object); err != nil {
-		return err
-	}
-	return w.frames(ctx, have, object)
+	return false, err
 }
 
-// frames opens every frame of a pack and checks every chunk in it.
-func (w *packVerifier) frames(ctx context.Context, c pack.Contents, object []byte) error {
-	var raw []byte
-	frame := -1
-	for id, loc := range c.Locations {
-		if int(loc.Frame) != frame {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			frame = int(loc.Frame)
-			var err error
-			if raw, err = w.Reader.Packs.Open(ctx, loc, object[loc.At:loc.At+loc.Stored], w.raw); err != nil {
-				return err
-			}
-			w.raw = raw
-		}
-		if _, err := w.Reader.Cut(ctx, raw, loc, id); err != nil {
+// forgive takes back what was found wrong with points that are there no more, or of
+// which only the name is left.
+func (v *verify) forgive(ctx context.Context) error {
+	var still []catalog.PointName
+	for _, name := range v.report.Points {
+		key := v.Item.PointKey(name)
+		info, err := v.Objects.Stat(ctx, key)
+		switch {
+		case err == nil && info.Size > 0:
+			still = append(still, name)
+		case err == nil, errors.Is(err, store.ErrNotExist):
+			v.report.Findings = slices.DeleteFunc(v.report.Findings, func(f Finding) bool { return f.Object == key })
+			v.Progress.Damaged.Add(-v.harmed[name])
+		default:
 			return err
 		}
-		w.Progress.Chunks.Add(1)
 	}
+	v.report.Points = still
 	return nil
 }

@@ -55,6 +55,12 @@ const (
 	RestoreStarted Kind = "restore.started"
 	RestoreDone    Kind = "restore.done"
 	ItemErased     Kind = "item.erased"
+	ConfigReloaded Kind = "config.reloaded"
+	PointHeld      Kind = "point.held"      // a hold was put on a point
+	PointReleased  Kind = "point.released"  // and taken away
+	PointForgotten Kind = "point.forgotten" // an operator asked for a point to go
+	PointRemoved   Kind = "point.removed"   // prune removed a point
+	ObjectsGone    Kind = "objects.gone"    // objects are missing that no prune removed
 	DrillStarted   Kind = "drill.started"
 	DrillDone      Kind = "drill.done"
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cofferbackup/coffer/internal/durable"
@@ -22,6 +23,8 @@ type Log struct {
 	log   *slog.Logger
 	disk  disk
 	lock  *os.File
+
+	fault atomic.Pointer[error] // of the last write
 
 	mu   sync.Mutex // guards next
 	next *batch     // what waits to be written
@@ -96,6 +99,15 @@ func (l *Log) Head() (seq int64, hash string) {
 	return l.end.seq, l.end.hash
 }
 
+// Fault returns why the last event could not be recorded, or nil if it was, or there was
+// none. It does not wait.
+func (l *Log) Fault() error {
+	if err := l.fault.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // Close ends the log. Record returns ErrClosed from then on.
 func (l *Log) Close() error {
 	l.writing.Lock()
@@ -135,6 +147,7 @@ func (l *Log) join(e Event) error {
 		l.next = new(batch)
 		l.mu.Unlock()
 		b.done, b.err = true, l.write(b.events)
+		l.fault.Store(&b.err)
 	}
 	return b.err
 }

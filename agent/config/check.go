@@ -33,6 +33,8 @@ func check(p *problems, c *Config) {
 		checkName(p, field, "an item", name)
 		checkItem(p, c, field, item)
 	}
+	checkPolicies(p, c)
+	checkNotify(p, c)
 }
 
 // checkName refuses names that could not be said on a command line or in a key of
@@ -47,13 +49,6 @@ func checkName(p *problems, field, what, name string) {
 	if !ok {
 		p.add(field, "use a-z, 0-9, . _ and -, a letter or digit first, at most 64", "%q cannot be the name of %s", name, what)
 	}
-}
-
-func checkAgent(p *problems, a *Agent) {
-	checkAbs(p, "agent.state", a.State)
-	checkAbs(p, "agent.socket", a.Socket)
-	checkOneOf(p, "agent.log.level", a.Log.Level, "debug", "info", "warn", "error")
-	checkOneOf(p, "agent.log.format", a.Log.Format, "text", "json")
 }
 
 // checkAbs refuses a path that depends on where the agent was started.
@@ -92,15 +87,12 @@ func checkVault(p *problems, c *Config, field string, v Vault) {
 	}
 	checkVaultKeys(p, c, field, v)
 	checkOneOf(p, field+".compression", v.Compression, "fastest", "default", "better", "max")
-	if v.Lock != nil {
-		checkOneOf(p, field+".lock.mode", v.Lock.Mode, "governance", "compliance")
-		if v.Lock.Days < 1 || v.Lock.Days > 36500 {
-			p.add(field+".lock.days", "use 1 to 36500", "a lock of %d days makes no sense", v.Lock.Days)
-		}
-		if strings.HasPrefix(v.Store, "file:") {
-			p.add(field+".lock", "leave it out, or use an S3 bucket with object lock", "a folder cannot refuse to delete")
-		}
+	if v.Lock != nil && !p.bad[field+".lock"] {
+		checkLock(p, field+".lock", v.Lock, v.Store)
 	}
+	checkLimits(p, field+".limits", v.Limits)
+	checkPrune(p, field+".prune", v.Prune)
+	checkVerify(p, field+".verify", v.Verify)
 }
 
 // checkVaultKeys checks which keys a vault names, and whether they can be what it

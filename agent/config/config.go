@@ -31,9 +31,15 @@ type Config struct {
 	Audit   Audit            `yaml:"audit"`
 	Vaults  map[string]Vault `yaml:"vaults"`
 	Items   map[string]Item  `yaml:"items"`
+	// Policies say what runs when and what is kept. An item is in one at the most.
+	Policies map[string]Policy `yaml:"policies"`
+	// Notify says who is told when something is wrong, and when it is right again.
+	Notify map[string]Notify `yaml:"notify"`
 
 	// Name is the file's, for messages. It is not a field of the file.
 	Name string `yaml:"-"`
+
+	owners map[string]string `yaml:"-"` // policy by item, from Policies
 }
 
 // Agent is the service itself.
@@ -49,6 +55,23 @@ type Agent struct {
 	// Default: none.
 	SocketGroup string `yaml:"socket_group"`
 	Log         Log    `yaml:"log"`
+	// Roles say who else may use the agent, and for what. Root and the user that the
+	// agent runs as may do everything.
+	Roles Roles `yaml:"roles"`
+	// Jobs is how many jobs run at once: 1 to 64, default 2.
+	Jobs int `yaml:"jobs"`
+	// Metrics is where Prometheus finds the agent: an address of this machine such as
+	// 127.0.0.1:9464, or the absolute path of a socket. Default: nowhere.
+	Metrics string `yaml:"metrics"`
+}
+
+// Roles are who may do what on the socket: each may do what those above it may. A name
+// is that of a group, or its number.
+type Roles struct {
+	Viewer   []string `yaml:"viewer"`    // see states, points and jobs, and no data
+	Operator []string `yaml:"operator"`  // and back up, verify, run policies, prune, cancel
+	Restorer []string `yaml:"restorer"`  // and see and restore data
+	KeyAdmin []string `yaml:"key_admin"` // and vaults, keys, holds, forget and erase
 }
 
 // Log is what the agent writes about itself, to standard error.
@@ -184,9 +207,54 @@ type Vault struct {
 	ID string `yaml:"id"`
 	// Compression is fastest (default), default, better or max.
 	Compression string `yaml:"compression"`
-	// Lock has the store refuse to delete what the agent writes, where it can (S3
-	// with object lock).
+	// Lock has the store refuse to delete what a point needs, where it can: S3 with
+	// object lock, and a folder on a file system with the immutable attribute.
 	Lock *Lock `yaml:"lock"`
+	// Limits hold back what all jobs of the vault read from and write to its store.
+	Limits Limits `yaml:"limits"`
+	// Prune removes what retention lets go. Default: only when asked, coffer prune.
+	Prune Prune `yaml:"prune"`
+	// Verify proves again and again that what is kept can be restored.
+	Verify Verify `yaml:"verify"`
+}
+
+// Limits are in bytes a second: "20 MiB". Default: none.
+type Limits struct {
+	Upload   Size `yaml:"upload"`   // to the store
+	Download Size `yaml:"download"` // from the store
+}
+
+// Prune is when and how points and packs are removed that nothing needs any more. The
+// credentials of the store must allow it; on a host whose may not, leave it out, and
+// prune from another.
+type Prune struct {
+	Schedule string `yaml:"schedule"` // as a policy's; default: none
+	// Grace is how long what is to go stays there, marked, before it goes: a restore
+	// that has begun can end, and an operator can change his mind. Default 72h, at
+	// least 1h.
+	Grace Duration `yaml:"grace"`
+	// Abandon is after how long a backup that never ended is taken for dead. It fails
+	// then if it still runs, and loses nothing. Default 14d, at least grace.
+	Abandon Duration `yaml:"abandon"`
+	// RepackBelow rewrites packs of which less than this percentage is needed: 0
+	// (never) to 90, default 50.
+	RepackBelow *int `yaml:"repack_below"`
+	// RepackMost bounds what one run rewrites, default "10 GiB".
+	RepackMost Size `yaml:"repack_most"`
+}
+
+// Verify is when what is looked at. Schedules are as a policy's; default: none.
+type Verify struct {
+	Structure string `yaml:"structure"` // that all that points refer to is there
+	// Data reads a part of all packs, opened and compared, so that every pack has been
+	// read after Every at the most.
+	Data  string   `yaml:"data"`
+	Every Duration `yaml:"every"` // default 30d
+	// Restore restores the newest point of an item into a scratch folder and compares
+	// it: each run another item, the one whose last proof is the oldest.
+	Restore string `yaml:"restore"`
+	// Scratch is where; default: the folder scratch of the agent's state.
+	Scratch string `yaml:"scratch"`
 }
 
 // The modes of a vault.

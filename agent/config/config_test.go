@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cofferbackup/coffer/agent/config"
+	"github.com/cofferbackup/coffer/agent/policy"
 )
 
 const good = `agent: {state: /s, socket: /s/sock, socket_group: coffer, log: {level: debug, format: json}}
@@ -43,7 +44,7 @@ func TestGood(t *testing.T) {
 	want := &config.Config{
 		Name: "x.yaml",
 		Agent: config.Agent{
-			State: "/s", Socket: "/s/sock", SocketGroup: "coffer", Log: config.Log{Level: "debug", Format: "json"},
+			State: "/s", Socket: "/s/sock", SocketGroup: "coffer", Log: config.Log{Level: "debug", Format: "json"}, Jobs: 2,
 		},
 		Keys: map[string]config.Key{
 			"main": {URI: "pkcs11:token=t;object=o?module-path=/m.so&pin-source=file:/pin"},
@@ -54,9 +55,9 @@ func TestGood(t *testing.T) {
 		Vaults: map[string]config.Vault{
 			"site": {
 				Store: "s3://h:9000/b/p?region=x", Keys: []string{"main", "file"}, ID: "1234", Compression: "better",
-				Lock: &config.Lock{Days: 30, Mode: "governance"},
+				Lock: &config.Lock{Days: 30, Mode: "governance"}, Prune: defaultPrune(), Verify: defaultVerify(),
 			},
-			"local": {Store: "file:///srv", Keys: []string{"file"}, Compression: "fastest"},
+			"local": {Store: "file:///srv", Keys: []string{"file"}, Compression: "fastest", Prune: defaultPrune(), Verify: defaultVerify()},
 		},
 		Items: map[string]config.Item{
 			"etc": {Vault: "local", Files: &config.Files{
@@ -108,6 +109,10 @@ func TestExampleIsWhole(t *testing.T) {
 		reflect.TypeFor[config.Credential](), reflect.TypeFor[config.Custody](), reflect.TypeFor[config.Rules](), reflect.TypeFor[config.Bits](),
 		reflect.TypeFor[config.Age](), reflect.TypeFor[config.Audit](),
 		reflect.TypeFor[config.Vault](), reflect.TypeFor[config.Lock](), reflect.TypeFor[config.Item](), reflect.TypeFor[config.Files](),
+		reflect.TypeFor[config.Roles](), reflect.TypeFor[config.Limits](), reflect.TypeFor[config.Prune](), reflect.TypeFor[config.Verify](),
+		reflect.TypeFor[config.Policy](), reflect.TypeFor[config.Retry](), reflect.TypeFor[config.Hooks](), reflect.TypeFor[config.Hook](),
+		reflect.TypeFor[config.Retention](), reflect.TypeFor[config.Notify](), reflect.TypeFor[config.Webhook](), reflect.TypeFor[config.SMTP](),
+		reflect.TypeFor[config.Ping](),
 	} {
 		for i := range typ.NumField() {
 			if tag := typ.Field(i).Tag.Get("yaml"); tag != "-" && !strings.Contains(string(text), tag+":") {
@@ -116,7 +121,7 @@ func TestExampleIsWhole(t *testing.T) {
 		}
 	}
 	whole := string(text)
-	for _, comment := range []string{"  # cloud:", "  # paper:", "  # site:", "# custody:", "# audit:"} {
+	for _, comment := range []string{"  # cloud:", "  # paper:", "  # site:", "# custody:", "# audit:", "  # roles:", "    # hooks:", "# notify:"} {
 		whole = uncomment(t, whole, comment)
 	}
 	got, err := config.Parse("x", []byte(whole))
@@ -124,7 +129,8 @@ func TestExampleIsWhole(t *testing.T) {
 		t.Fatalf("with what is commented out: %v", err)
 	}
 	if got.Vaults["site"].Lock.Days != 30 || got.Keys["cloud"].Credential.Kind != "certificate" || got.Keys["paper"].Public == "" ||
-		got.Custody.Rules.MaximumAge.Days != 730 || got.Audit.MaxSize != 16<<20 {
+		got.Custody.Rules.MaximumAge.Days != 730 || got.Audit.MaxSize != 16<<20 || got.Agent.Roles.KeyAdmin[0] != "security" ||
+		got.Agent.Metrics != "127.0.0.1:9464" || got.Policies["nightly"].Hooks.Post == nil || len(got.Notify) != 4 || got.Vaults["site"].Limits.Upload != 20<<20 {
 		t.Errorf("with what is commented out: %+v", got)
 	}
 }
@@ -162,7 +168,7 @@ func TestProblems(t *testing.T) {
 		},
 		"unknown field, nothing near": {
 			"agent:\n  colour: red\n",
-			`f:2:3: agent: unknown field "colour"; the fields here are state, socket, socket_group, log`,
+			`f:2:3: agent: unknown field "colour"; the fields here are state, socket, socket_group, log, roles, jobs, metrics`,
 		},
 		"several at once": {
 			"agent: {state: var, log: {level: loud}}\nkeys: {K: {uri: 'file:///k'}}\nitems: {a: {vault: x}}\n",
@@ -224,8 +230,7 @@ f:2:61: vaults.w.store: the path of the store is not absolute; write file:///, t
 		},
 		"lock": {
 			"keys: {k: {uri: 'file:///k'}}\nvaults:\n  a: {store: 'file:///v', keys: [k], lock: {days: 0, mode: hard}}\n",
-			`f:3:38: vaults.a.lock: a folder cannot refuse to delete; leave it out, or use an S3 bucket with object lock
-f:3:51: vaults.a.lock.days: a lock of 0 days makes no sense; use 1 to 36500
+			`f:3:51: vaults.a.lock.days: a lock of 0 days makes no sense; use 1 to 36500
 f:3:60: vaults.a.lock.mode: "hard" is not known; use governance or compliance`,
 		},
 		"paths": {
@@ -257,7 +262,7 @@ f:5:17: items.b.stream: env and dir are a command's, and there is none; add comm
 		"unknown anchor":  {"agent: *a\n", `f:1:8: agent: there is no anchor &a before this`},
 		"tag":             {"agent: !!map {}\n", `f:1:8: agent: the tag !!map has no meaning here; leave it out`},
 		"deep":            {"a: " + strings.Repeat("[", 100), `f:1:68: brackets nest deeper than 64`},
-		"not there yet":   {"policies: {}\n", `f:1:1: unknown field "policies"; the fields here are agent, keys, custody, audit, vaults, items`},
+		"not there":       {"encryption: {}\n", `f:1:1: unknown field "encryption"; the fields here are agent, keys, custody, audit, vaults, items, policies, notify`},
 		"name of an item": {base + "items: {-x: {vault: v, stream: {}}}\n", `f:3:9: items.-x: "-x" cannot be the name of an item; use a-z, 0-9, . _ and -, a letter or digit first, at most 64`},
 	}
 	for name, tt := range tests {
@@ -319,6 +324,7 @@ func TestLoad(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(good)
 	f.Add(custody)
+	f.Add(policies)
 	for _, s := range []string{"", "a: b", "agent: &x [*x]", "<<: *a", "? a\n: b", "- - -", "\t", "a: |\n b", "!!x y", "--- \n---", "\"\\x00\": 1", "agent: {state: \"/\\0\"}",
 		"custody: {grace: 1e9d, sizes: [], rules: {minimum_bits: , maximum_age: {}}}", "keys: {k: {uri: \"https://h/keys/k\", credential: {proxy: \"http://%\"}}}"} {
 		f.Add(s)
@@ -345,6 +351,17 @@ func FuzzParse(f *testing.F) {
 		for _, v := range cfg.Vaults {
 			if len(v.Keys) == 0 || v.Store == "" || cfg.Keys[v.Keys[0]].Public != "" {
 				t.Fatalf("%q: vault %+v", text, v)
+			}
+		}
+		for name, p := range cfg.Policies {
+			if len(p.Items) == 0 || p.Tries().Check() != nil {
+				t.Fatalf("%q: policy %q is %+v", text, name, p)
+			}
+			if _, err := policy.ParseSchedule(p.Schedule, policy.Options{}); err != nil && p.Schedule != "" {
+				t.Fatalf("%q: policy %q: %v", text, name, err)
+			}
+			if r, ok := p.Keeps(); ok && r.Check(policy.Allow{}) != nil {
+				t.Fatalf("%q: policy %q keeps nothing", text, name)
 			}
 		}
 		for name, k := range cfg.Keys {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -121,6 +122,7 @@ func (c *Config) defaults(p *problems) {
 	}
 	c.Agent.Log.Level = or(c.Agent.Log.Level, "info")
 	c.Agent.Log.Format = or(c.Agent.Log.Format, "text")
+	c.Agent.Jobs = cmp.Or(c.Agent.Jobs, 2)
 	c.Custody.defaults(p)
 	if c.Audit.MaxSize == 0 {
 		c.Audit.MaxSize = 16 << 20
@@ -130,12 +132,18 @@ func (c *Config) defaults(p *problems) {
 		c.Keys[name] = k
 	}
 	for name, v := range c.Vaults {
-		v.Compression = or(v.Compression, "fastest")
-		if v.Lock != nil {
-			v.Lock.Mode = or(v.Lock.Mode, "governance")
-		}
+		v.defaults(c.Agent.State)
 		c.Vaults[name] = v
 	}
+	for name, pol := range c.Policies {
+		pol.defaults()
+		c.Policies[name] = pol
+	}
+	for name, n := range c.Notify {
+		n.defaults()
+		c.Notify[name] = n
+	}
+	c.own()
 }
 
 func (c *Custody) defaults(p *problems) {

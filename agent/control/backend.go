@@ -14,11 +14,14 @@ import (
 // first error. It may be walked once. Stopping early releases what it holds.
 type Backend interface {
 	System
+	Settings
 	Vaults
 	Keys
 	Custody
 	Items
 	Points
+	Retention
+	Policies
 	Work
 	Jobs
 }
@@ -27,12 +30,22 @@ type Backend interface {
 type System interface {
 	Status(ctx context.Context) (Status, error)
 	Version(ctx context.Context) (Version, error)
-	// CheckConfig reads a configuration as the agent would on its next start, and
-	// changes nothing. A wrong configuration is a report, not an error.
-	CheckConfig(ctx context.Context, req ConfigCheck) (ConfigReport, error)
+	// Diagnose tries every key, store, folder and source, and says what to mend. What
+	// does not work is in the diagnosis, not an error.
+	Diagnose(ctx context.Context) (Diagnosis, error)
 	// VerifyAudit reads the audit log and checks its chain. A broken chain is a
 	// report, not an error.
 	VerifyAudit(ctx context.Context, req AuditVerify) (AuditReport, error)
+}
+
+// Settings is the agent's configuration.
+type Settings interface {
+	// CheckConfig reads a configuration as the agent would on its next start, and
+	// changes nothing. A wrong configuration is a report, not an error.
+	CheckConfig(ctx context.Context, req ConfigCheck) (ConfigReport, error)
+	// ReloadConfig has the agent read its configuration file anew. One that is wrong,
+	// or that only a restart can take up, is a report, and changes nothing.
+	ReloadConfig(ctx context.Context) (ConfigReport, error)
 }
 
 // Vaults are the vaults of the configuration, made or not.
@@ -81,6 +94,31 @@ type Points interface {
 	// Content writes one file to w. If it returns an error, what was written is
 	// not the file.
 	Content(ctx context.Context, req ContentRequest, w io.Writer) error
+}
+
+// Retention is what is kept beyond its policy, and what goes.
+type Retention interface {
+	// HoldPoint puts a hold on a point: nothing lets it go until it is released.
+	HoldPoint(ctx context.Context, req PointHold) (Hold, error)
+	// ReleasePoint takes one hold or all of them from a point, which is returned as it
+	// is then. CodeNotFound if there is no such hold.
+	ReleasePoint(ctx context.Context, req PointRelease) (Point, error)
+	// ForgetPoints asks for points to go, and returns them: the next prunes mark and
+	// remove them. CodeConflict if one is held, or if the item would have none left.
+	ForgetPoints(ctx context.Context, req PointForget) ([]Point, error)
+	// Prune starts the job that marks what nothing needs any more, and removes what was
+	// marked long enough ago.
+	Prune(ctx context.Context, req PruneRequest) (Job, error)
+}
+
+// Policies are the policies of the configuration.
+type Policies interface {
+	Policies(ctx context.Context) ([]Policy, error)
+	// Explain says what a policy does next, and of each point of its items why it is
+	// kept or when it goes.
+	Explain(ctx context.Context, name string) (Explanation, error)
+	// RunPolicy starts the backups of a policy now, outside its schedule.
+	RunPolicy(ctx context.Context, req PolicyRun) ([]Job, error)
 }
 
 // Work starts jobs. Each method returns as soon as the job exists; the job goes

@@ -23,14 +23,18 @@
 //   - Nothing that a browser could be made to send is answered: requests with
 //     Origin, Referer or a foreign Host are refused.
 //   - Memory is bounded by the limits below, however long a stream is.
+//   - No caller keeps another out: each has a share of the connections and of the
+//     requests, and none is waited for without end (Limits of package quota, Patience).
+//
+// openapi.yaml describes all of it for other programs.
 package control
 
 import "time"
 
 const (
 	// maxBody is the size of the largest JSON request, in bytes. The largest
-	// honest one is a configuration to check.
-	maxBody = 4 << 20
+	// honest one is a configuration to check: 4 MiB, in JSON.
+	maxBody = 8 << 20
 	// maxHeader leaves room for a path of any length that Linux can make within a
 	// query.
 	maxHeader = 256 << 10
@@ -51,5 +55,6 @@ const (
 	contentJSON    = "application/json"
 	contentNDJSON  = "application/x-ndjson"
 	contentOctets  = "application/octet-stream"
+	contentYAML    = "application/yaml"
 	socketHostname = "coffer" // what the Client sends as Host; "localhost" is for curl
 )

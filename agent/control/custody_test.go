@@ -1,10 +1,12 @@
 package control_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/control/quota"
 )
 
 // TestKeyJobs asks for each job on a vault's keys: the agent is asked for exactly
@@ -83,10 +85,38 @@ func TestRoles(t *testing.T) {
 			return err
 		},
 	}
-	viewer := []string{"status", "audit", "usage"}
-	operator := append(slices.Clone(viewer), "backup", "check")
+	maps.Copy(verbs, map[string]func(*running) error{
+		"policies": func(c *running) error { _, err := c.Policies(t.Context()); return err },
+		"explain":  func(c *running) error { _, err := c.Explain(t.Context(), "nightly"); return err },
+		"run": func(c *running) error {
+			_, err := c.RunPolicy(t.Context(), control.PolicyRun{Name: "nightly"})
+			return err
+		},
+		"doctor": func(c *running) error { _, err := c.Diagnose(t.Context()); return err },
+		"reload": func(c *running) error { _, err := c.ReloadConfig(t.Context()); return err },
+		"prune":  func(c *running) error { _, err := c.Prune(t.Context(), control.PruneRequest{}); return err },
+		"prune to nothing": func(c *running) error {
+			_, err := c.Prune(t.Context(), control.PruneRequest{AllowEmpty: true})
+			return err
+		},
+		"hold": func(c *running) error {
+			_, err := c.HoldPoint(t.Context(), control.PointHold{Item: "etc", Point: "p1", Owner: "legal", Reason: "x"})
+			return err
+		},
+		"release": func(c *running) error {
+			_, err := c.ReleasePoint(t.Context(), control.PointRelease{Item: "etc", Point: "p3"})
+			return err
+		},
+		"forget": func(c *running) error {
+			_, err := c.ForgetPoints(t.Context(), control.PointForget{Item: "etc", Points: []string{"p1"}})
+			return err
+		},
+	})
+	viewer := []string{"status", "audit", "usage", "policies", "explain"}
+	operator := append(slices.Clone(viewer), "backup", "check", "run", "doctor", "reload", "prune")
 	restorer := append(slices.Clone(operator), "entries")
-	keyAdmin := append(slices.Clone(restorer), "vault", "link", "rotate", "revalidate", "drill", "mode", "erase")
+	keyAdmin := append(slices.Clone(restorer), "vault", "link", "rotate", "revalidate", "drill", "mode", "erase",
+		"hold", "release", "forget", "prune to nothing")
 	tests := map[control.Role][]string{
 		control.RoleNone:     {},
 		control.RoleViewer:   viewer,
@@ -95,7 +125,10 @@ func TestRoles(t *testing.T) {
 		control.RoleKeyAdmin: keyAdmin,
 	}
 	for role, may := range tests {
-		c := serve(t, world(), func(control.Peer) control.Role { return role })
+		c := serveWith(t, control.ServerConfig{
+			Backend: world(), Role: func(control.Peer) control.Role { return role },
+			Quota: quota.Limits{Burst: 100_000}, // strangers have a twentieth
+		})
 		for name, ask := range verbs {
 			want := control.CodeForbidden
 			if slices.Contains(may, name) {

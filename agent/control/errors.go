@@ -20,6 +20,7 @@ const (
 	CodeDamaged          Code = "damaged"           // stored data does not verify
 	CodeCancelled        Code = "cancelled"         // somebody asked for it to stop
 	CodeFailed           Code = "failed"            // anything else that went wrong
+	CodeBusy             Code = "busy"              // too much at once: ask again
 	CodeInternal         Code = "internal"          // a bug in the agent
 )
 
@@ -104,6 +105,8 @@ func (c Code) httpStatus() int {
 		return http.StatusNotFound
 	case CodeConflict, CodeCancelled:
 		return http.StatusConflict
+	case CodeBusy:
+		return http.StatusTooManyRequests
 	case CodeKeysInaccessible, CodeStore:
 		return http.StatusServiceUnavailable
 	}

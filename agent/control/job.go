@@ -55,6 +55,14 @@ type VerifyRequest struct {
 	Item  string      `json:"item,omitempty"`  // "": all items
 	Point string      `json:"point,omitempty"` // "": all points
 	Level VerifyLevel `json:"level,omitempty"`
+	// Part reads only packs that were not read for long, so many in a hundred of all;
+	// 0: all. For VerifyData.
+	Part int `json:"part,omitempty"`
+	// Repair rebuilds indexes and stores again what the source still has. It throws
+	// nothing away.
+	Repair bool `json:"repair,omitempty"`
+	// Restore restores the item's newest point into a scratch folder and compares it.
+	Restore bool `json:"restore,omitempty"`
 }
 
 // Kinds of jobs.
@@ -64,6 +72,7 @@ const (
 	KindVerify  = "verify"
 	KindRekey   = "rekey"
 	KindDrill   = "drill"
+	KindPrune   = "prune"
 )
 
 // JobState is where a job is in its life.
@@ -92,7 +101,10 @@ type Job struct {
 	Queued   time.Time  `json:"queued,omitzero"`
 	Started  time.Time  `json:"started,omitzero"`
 	Ended    time.Time  `json:"ended,omitzero"`
-	By       string     `json:"by,omitempty"` // who asked: "uid 0"
+	By       string     `json:"by,omitempty"` // who asked: "uid 0", "policy nightly"
+	Policy   string     `json:"policy,omitempty"`
+	Priority int        `json:"priority,omitempty"`
+	Try      int        `json:"try,omitempty"` // of a policy's run, from 1
 	Progress Progress   `json:"progress"`
 	Result   *JobResult `json:"result,omitempty"` // of a job that is done
 	// Error of a job that failed or was cancelled. Its message need not repeat Kind
@@ -101,6 +113,8 @@ type Job struct {
 	// Skips are the first skipped entries, 1000 at the most. Progress.Skipped
 	// counts all.
 	Skips []Skip `json:"skips,omitempty"`
+	// Output is what the job's hooks printed, the last 64 KiB.
+	Output string `json:"output,omitempty"`
 }
 
 // JobResult is what a job did; the field of its kind is set.
@@ -110,6 +124,7 @@ type JobResult struct {
 	Verify  *VerifyResult  `json:"verify,omitempty"`
 	Rekey   *RekeyResult   `json:"rekey,omitempty"`
 	Drill   *DrillResult   `json:"drill,omitempty"`
+	Prune   *PruneResult   `json:"prune,omitempty"`
 }
 
 // RestoreResult says what a restore did, or would do on a dry run.
@@ -133,7 +148,9 @@ type VerifyResult struct {
 	Files     int64    `json:"files"`
 	ReadBytes int64    `json:"read_bytes"`
 	Seconds   float64  `json:"seconds"`
-	Faults    []string `json:"faults,omitempty"` // the first 1000
+	Faults    []string `json:"faults,omitempty"`   // the first 1000
+	Repaired  []string `json:"repaired,omitempty"` // what a repair did, the first 1000
+	Compared  int64    `json:"compared,omitempty"` // files that a restore put back and compared
 }
 
 // Progress is how far a job is.

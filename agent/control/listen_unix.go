@@ -21,8 +21,11 @@ import (
 // DefaultSocket is where the agent listens if nothing else is said.
 const DefaultSocket = "/run/coffer/coffer.sock"
 
-// socketMode lets the owner and the group connect.
-const socketMode = 0o660
+// The modes let the owner and the group connect, or everybody.
+const (
+	socketMode     = 0o660
+	socketModeOpen = 0o666
+)
 
 // maxSocketPath is the room for a path in sockaddr_un on Linux, without its NUL.
 const maxSocketPath = 107
@@ -38,7 +41,10 @@ func Listen(ctx context.Context, path string, opts ListenOptions) (net.Listener,
 	if !filepath.IsAbs(path) || len(path) > maxSocketPath {
 		return nil, fmt.Errorf("listen on %q: the path of a socket must be absolute and at most %d bytes long", path, maxSocketPath)
 	}
-	gid := -1
+	gid, mode := -1, fs.FileMode(socketMode)
+	if opts.open() {
+		mode = socketModeOpen
+	}
 	if opts.Group != "" {
 		g, err := LookupGroup(opts.Group)
 		if err != nil {
@@ -63,11 +69,12 @@ func Listen(ctx context.Context, path string, opts ListenOptions) (net.Listener,
 		return nil, err // "listen unix PATH: ..."
 	}
 	// Until here the umask decided who may connect; whoever did is asked for its
-	// credentials like everyone else.
+	// credentials like everyone else. The mode only spares the agent callers that have
+	// no role: who may do what is never read from it.
 	if gid >= 0 {
 		err = os.Lchown(path, -1, gid)
 	}
-	if err := errors.Join(err, os.Chmod(path, socketMode)); err != nil {
+	if err := errors.Join(err, os.Chmod(path, mode)); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
@@ -125,7 +132,7 @@ func LookupGroup(name string) (uint32, error) {
 	}
 	id, perr := strconv.ParseUint(name, 10, 32)
 	if perr != nil {
-		return 0, fmt.Errorf("there is no group %q here: make it (groupadd --system %s), or correct agent.socket_group", name, name)
+		return 0, fmt.Errorf("there is no group %q here: make it (groupadd --system %s), or correct the name", name, name)
 	}
 	return uint32(id), nil
 }
@@ -137,9 +144,21 @@ func LocalAccess(opts ListenOptions) (Access, error) {
 	if opts.Group != "" {
 		gid, err := LookupGroup(opts.Group)
 		if err != nil {
-			return Access{}, err
+			return Access{}, fmt.Errorf("agent.socket_group: %w", err)
 		}
 		a.Group = &gid
+	}
+	for role, names := range opts.Roles {
+		for _, name := range names {
+			gid, err := LookupGroup(name)
+			if err != nil {
+				return Access{}, fmt.Errorf("agent.roles.%s: %w", role.field(), err)
+			}
+			if a.Groups == nil {
+				a.Groups = make(map[uint32]Role)
+			}
+			a.Groups[gid] = max(a.Groups[gid], role)
+		}
 	}
 	return a, nil
 }

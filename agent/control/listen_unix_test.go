@@ -3,16 +3,21 @@
 package control_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +28,11 @@ import (
 
 // TestMain lets the test binary be a caller of another user.
 func TestMain(m *testing.M) {
-	if socket := os.Getenv("COFFER_TEST_CALL"); socket != "" {
+	socket := os.Getenv("COFFER_TEST_SOCKET")
+	switch os.Getenv("COFFER_TEST_CALL") {
+	case "flood":
+		floodSocket(socket)
+	case "status":
 		_, err := control.NewClient(control.ClientConfig{Socket: socket}).Status(context.Background())
 		if err == nil {
 			fmt.Print("welcome")
@@ -31,13 +40,40 @@ func TestMain(m *testing.M) {
 		}
 		e := control.AsError(err)
 		fmt.Printf("%s: %s (%s)", e.Code, e.Message, e.Next)
-		return
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
 }
 
-// callAs asks for the status as another user, and returns what it was told.
-func callAs(t *testing.T, socket string, groups ...uint32) string {
+// floodSocket opens all connections that it can, sends half a request on each, prints
+// how many of them are left to it, and holds those until its input ends.
+func floodSocket(socket string) {
+	var held []net.Conn
+	for len(held) < 400 {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			continue // the backlog is full for a moment
+		}
+		if _, err := io.WriteString(conn, "GET /v1/version HTTP/1.1\r\n"); err == nil {
+			held = append(held, conn)
+		}
+	}
+	// The other half, on all of them: those that were turned away are closed, and each
+	// of the others has an answer, which leaves it open.
+	open := 0
+	for _, conn := range held {
+		io.WriteString(conn, "Host: coffer\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err == nil && !resp.Close {
+			open++
+		}
+	}
+	fmt.Println(open)
+	io.Copy(io.Discard, os.Stdin)
+}
+
+// asOther is this program as another user, who calls.
+func asOther(t *testing.T, socket, call string, groups ...uint32) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -52,14 +88,30 @@ func callAs(t *testing.T, socket string, groups ...uint32) string {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), copied)
-	cmd.Env = []string{"COFFER_TEST_CALL=" + socket}
+	cmd.Env = []string{"COFFER_TEST_CALL=" + call, "COFFER_TEST_SOCKET=" + socket}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 64123, Gid: 64123, Groups: groups}}
-	out, err := cmd.CombinedOutput()
+	return cmd
+}
+
+// callAs asks for the status as another user, and returns what it was told.
+func callAs(t *testing.T, socket string, groups ...uint32) string {
+	t.Helper()
+	out, err := asOther(t, socket, "status", groups...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("call as another user: %v: %s", err, out)
 	}
 	return string(out)
+}
+
+// let opens the way to a socket to everybody.
+func let(t *testing.T, socket string) {
+	t.Helper()
+	for path, mode := range map[string]os.FileMode{filepath.Dir(filepath.Dir(socket)): 0o755, socket: 0o666} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestOtherUsers: the mode of the socket, the credentials of the caller and the
@@ -78,7 +130,7 @@ func TestOtherUsers(t *testing.T) {
 	if err := os.Chmod(c.socket, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if got := callAs(t, c.socket); got != "forbidden: uid 64123 may not use this agent (run it as root, or join the group that agent.socket_group names)" {
+	if got := callAs(t, c.socket); got != "forbidden: uid 64123 may not use this agent (run it as root, or join a group that agent.roles or agent.socket_group names)" {
 		t.Errorf("with mode 0666: %s", got)
 	}
 
@@ -107,6 +159,70 @@ func TestOtherUsers(t *testing.T) {
 	}
 	if got := callAs(t, g.socket); !strings.Contains(got, "agent_no_permission") || !strings.Contains(got, "member of group 64777") {
 		t.Errorf("not a member: %s", got)
+	}
+}
+
+// TestRoleGroups: the groups that the kernel tells of a caller give it its role, the
+// highest of them all, and the socket lets everybody in who may have one.
+func TestRoleGroups(t *testing.T) {
+	if os.Geteuid() != 0 {
+		testkit.Missing(t, "root", "run it as root to take on another user")
+	}
+	dir, err := os.MkdirTemp("", "coffer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	opts := control.ListenOptions{Roles: map[control.Role][]string{
+		control.RoleViewer: {"64701", "64703"}, control.RoleOperator: {"64702"}, control.RoleKeyAdmin: {"64704"},
+	}}
+	access, err := control.LocalAccess(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := control.Listen(t.Context(), socket, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var have []control.Role
+	srv := control.NewServer(control.ServerConfig{Backend: world(), Logger: slog.New(slog.DiscardHandler), Role: func(p control.Peer) control.Role {
+		mu.Lock()
+		defer mu.Unlock()
+		r := access.Role(p)
+		have = append(have, r)
+		return r
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(ctx, l) }()
+	var want []control.Role
+	for _, tt := range []struct {
+		groups []uint32
+		role   control.Role
+	}{
+		{nil, control.RoleNone},
+		{[]uint32{64700}, control.RoleNone},
+		{[]uint32{64701}, control.RoleViewer},
+		{[]uint32{64703, 64702, 64701}, control.RoleOperator},
+		{[]uint32{64701, 64704}, control.RoleKeyAdmin},
+	} {
+		got := callAs(t, socket, tt.groups...)
+		if welcome := got == "welcome"; welcome != (tt.role > control.RoleNone) {
+			t.Errorf("groups %v: %s", tt.groups, got)
+		}
+		want = append(want, tt.role)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got := slices.Compact(have); !slices.Equal(got, slices.Compact(want)) {
+		t.Errorf("the callers had the roles %v, want %v", got, want)
 	}
 }
 

@@ -23,6 +23,9 @@ func Listen(_ context.Context, path string, opts ListenOptions) (net.Listener, e
 	if opts.Group != "" {
 		return nil, errors.New("agent.socket_group has no meaning on Windows: administrators may connect; leave it out")
 	}
+	if opts.open() {
+		return nil, errors.New("agent.roles has no meaning on Windows: administrators may do everything; leave it out")
+	}
 	if path == "" {
 		path = DefaultSocket
 	}

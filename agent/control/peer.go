@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,8 +14,9 @@ type Peer struct {
 	PID      int32
 	// Admitted says that the transport lets only those in who may do everything,
 	// and that the ids mean nothing: the ACL of a named pipe on Windows.
-	Admitted bool
-	unknown  error
+	Admitted   bool
+	unknown    error
+	turnedAway bool // there was no room for its connection
 }
 
 // String names the peer in logs and jobs.
@@ -56,24 +56,35 @@ func (r Role) String() string {
 	return "none"
 }
 
-// Access is who may use the agent.
+// field is the name of the role in the configuration.
+func (r Role) field() string { return strings.ReplaceAll(r.String(), "-", "_") }
+
+// Access says who may do what.
 type Access struct {
 	UID   uint32  // the agent's own
 	Group *uint32 // the socket's group, if one is configured
+	// Groups have a role each; who is in several has the highest.
+	Groups map[uint32]Role
 }
 
 // Role returns the role of a peer: root, the agent's own user and members of the
-// socket's group may do everything, nobody else anything.
+// socket's group may do everything, members of Groups what their role allows, and
+// nobody else anything.
 func (a Access) Role(p Peer) Role {
 	switch {
 	case p.unknown != nil:
 		return RoleNone
 	case p.Admitted, p.UID == 0, p.UID == a.UID:
 		return RoleKeyAdmin
-	case a.Group != nil && (p.GID == *a.Group || slices.Contains(p.Groups, *a.Group)):
-		return RoleKeyAdmin
 	}
-	return RoleNone
+	role := RoleNone
+	for _, g := range append([]uint32{p.GID}, p.Groups...) {
+		if a.Group != nil && g == *a.Group {
+			return RoleKeyAdmin
+		}
+		role = max(role, a.Groups[g])
+	}
+	return role
 }
 
 type peerKey struct{}
@@ -97,11 +108,11 @@ func forbidden(p Peer, have, need Role) *Error {
 	e := &Error{
 		Code:    CodeForbidden,
 		Message: p.String() + " may not use this agent",
-		Next:    "run it as root, or join the group that agent.socket_group names",
+		Next:    "run it as root, or join a group that agent.roles or agent.socket_group names",
 	}
 	if have != RoleNone {
 		e.Message = fmt.Sprintf("%s has the role %s here, and this needs %s", p, have, need)
-		e.Next = "ask someone who has it"
+		e.Next = fmt.Sprintf("ask someone who has it, or join a group that agent.roles names for %s", need.field())
 	}
 	return e
 }

@@ -9,6 +9,9 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"time"
+
+	"github.com/cofferbackup/coffer/agent/control/quota"
 )
 
 var (
@@ -26,22 +29,26 @@ type ServerConfig struct {
 	// Role decides what a caller may do; Access.Role is one.
 	Role func(Peer) Role
 	// Version is told in every reply, so that a client of another version notices.
-	Version string
+	Version  string
+	Quota    quota.Limits
+	Patience Patience
 }
 
 // Server answers on the control socket.
 type Server struct {
-	cfg ServerConfig
-	mux *http.ServeMux
+	cfg   ServerConfig
+	mux   *http.ServeMux
+	quota *quota.Quota
 }
 
 // NewServer returns a server that is ready to serve.
 func NewServer(cfg ServerConfig) *Server {
-	s := &Server{cfg: cfg, mux: http.NewServeMux()}
+	cfg.Patience = cfg.Patience.withDefaults()
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), quota: quota.New(cfg.Quota, time.Now)}
 	for _, r := range s.routes() {
 		s.mux.Handle(r.pattern, s.guard(r))
 	}
-	s.mux.Handle("/", s.guard(route{need: RoleViewer, serve: s.unknown}))
+	s.mux.Handle("/", s.guard(route{need: RoleViewer, verb: verb{serve: s.unknown, raw: true}}))
 	return s
 }
 
@@ -54,11 +61,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       s.identify,
+		ConnContext:       identify,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	go func() { served <- srv.Serve(&door{Listener: l, server: s, told: make(chan struct{}, turnedAway)}) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve control socket: %w", err)
@@ -73,30 +80,29 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// identify notes who is at the other end of a new connection.
-func (s *Server) identify(ctx context.Context, conn net.Conn) context.Context {
-	p, err := peerOf(conn)
-	if err != nil {
-		s.cfg.Logger.Warn("control caller is unknown", "err", err)
-		p = Peer{unknown: err}
-	}
-	return WithPeer(ctx, p)
-}
-
 // ServeHTTP answers one request. Its context must have a Peer.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(headerVersion, s.cfg.Version)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
-	if err := fromBrowser(r); err != nil {
-		s.fault(w, r, err)
-		return
+	rec := &recorder{ResponseWriter: w, patience: s.cfg.Patience.Reply}
+	if r.ContentLength != 0 {
+		hurry(rec, s.cfg.Patience.Body)
+		// What a handler leaves of the body is read before the next request.
+		defer hurry(rec, s.cfg.Patience.Body)
 	}
-	s.mux.ServeHTTP(w, r)
+	defer rec.hurry() // for what is still gathered when the handler is done
+	for _, refuse := range []func(http.ResponseWriter, *http.Request) error{s.admit, fromBrowser} {
+		if err := refuse(rec, r); err != nil {
+			s.fault(rec, r, err)
+			return
+		}
+	}
+	s.mux.ServeHTTP(rec, r)
 }
 
 // fromBrowser refuses what a web page could send through somebody's browser.
-func fromBrowser(r *http.Request) error {
+func fromBrowser(_ http.ResponseWriter, r *http.Request) error {
 	if r.Host != socketHostname && r.Host != "localhost" {
 		return &Error{Code: CodeForbidden, Message: fmt.Sprintf("host %q is not this agent", r.Host)}
 	}
@@ -108,23 +114,29 @@ func fromBrowser(r *http.Request) error {
 	return nil
 }
 
-// route is one verb and the least role that may use it. An error of serve is
-// sent to the caller.
+// route is one verb and the least role that may use it.
 type route struct {
 	pattern string
 	need    Role
-	serve   func(http.ResponseWriter, *http.Request) error
+	verb
 }
 
 // guard lets those in who may, and turns what goes wrong into a reply.
 func (s *Server) guard(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		rec := &recorder{ResponseWriter: w}
+		rec := w.(*recorder) // as ServeHTTP made it
 		defer s.caught(rec, req)
 		peer := PeerFrom(req.Context())
 		if have := s.cfg.Role(peer); have < r.need || have == RoleNone {
 			s.cfg.Logger.Warn("control caller refused", "peer", peer.String(), "method", req.Method, "path", req.URL.Path)
 			s.fault(rec, req, forbidden(peer, have, r.need))
+			return
+		}
+		if r.patient {
+			rec.patience = s.cfg.Patience.Stream
+		}
+		if r.in == nil && !r.raw && req.ContentLength != 0 {
+			s.fault(rec, req, &Error{Code: CodeBadRequest, Message: "this request takes no body", Next: "leave it out"})
 			return
 		}
 		if err := r.serve(rec, req); err != nil {
@@ -179,10 +191,17 @@ func (s *Server) unknown(_ http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// recorder knows whether a reply has begun.
+// recorder knows whether a reply has begun, and does not wait for ever for a caller
+// who does not take it.
 type recorder struct {
 	http.ResponseWriter
-	wrote bool
+	patience time.Duration
+	wrote    bool
+}
+
+// hurry gives the caller so long to take the next piece of the reply.
+func (r *recorder) hurry() {
+	http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(r.patience)) //nolint:errcheck // see limit.go
 }
 
 func (r *recorder) WriteHeader(status int) {
@@ -192,7 +211,14 @@ func (r *recorder) WriteHeader(status int) {
 
 func (r *recorder) Write(p []byte) (int, error) {
 	r.wrote = true
+	r.hurry()
 	return r.ResponseWriter.Write(p)
+}
+
+// FlushError is for http.ResponseController.
+func (r *recorder) FlushError() error {
+	r.hurry()
+	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
 // Unwrap is for http.ResponseController.

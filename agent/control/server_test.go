@@ -32,7 +32,7 @@ func world() *controltest.Backend {
 		},
 		KeyList:   []control.Key{{Name: "main", URI: "pkcs11:token=backup", Provider: "pkcs11", Bits: 3072}},
 		ItemList:  []control.Item{{Name: "etc", Vault: "site", Kind: "files", LastGood: start}},
-		PointList: []control.Point{{ID: "p1", Item: "etc", Time: start}, {ID: "p2", Item: "etc", Time: start.Add(time.Hour)}},
+		PointList: []control.Point{{ID: "p1", Item: "etc", Time: start}, {ID: "p2", Item: "etc", Time: start.Add(time.Hour)}, {ID: "p3", Item: "etc", Time: start, Holds: []control.Hold{{ID: "h1", Owner: "legal"}}}},
 		Files: []control.Entry{
 			{Path: "/etc", Type: "dir", Mode: 0o755, MTime: start},
 			{Path: "/etc/\xff\xfe", Type: "symlink", MTime: start, Target: "to\xff"},
@@ -45,7 +45,14 @@ func world() *controltest.Backend {
 			{Version: "v/1", Fingerprint: "ab", Total: 3, Lost: []control.LostItem{}, Retirable: true},
 		}}},
 		Erasures: map[string]control.ItemErased{"etc": {Item: "etc", Secrets: 2, Locked: 7, LockedKeys: 1, LockedUntil: start}},
-		Audit:    control.AuditReport{Path: "/var/lib/coffer/audit", Files: 1, Lines: 9, First: start, Head: "ab", Faults: []string{"line 3"}},
+		PolicyList: []control.Policy{{
+			Name: "nightly", Items: []control.PolicyItem{{Item: "etc", Failures: 2, Error: &control.Error{Code: control.CodeStore, Message: "x"}}},
+			Next: []time.Time{start}, Retention: "last 3",
+		}},
+		Explained: map[string]control.Explanation{"nightly": {Points: []control.PointFate{{Item: "etc", Point: "p1", Time: start, Keep: true, Reasons: []string{"last 1"}}}}},
+		Diagnosis: control.Diagnosis{Checks: []control.Check{{Subject: "key main", What: "unwrap", Outcome: control.CheckBad, Next: "mend it"}}},
+		Reload:    control.ConfigReport{Problems: []control.ConfigProblem{{Field: "agent.state", Message: "it is fixed"}}},
+		Audit:     control.AuditReport{Path: "/var/lib/coffer/audit", Files: 1, Lines: 9, First: start, Head: "ab", Faults: []string{"line 3"}},
 	}
 }
 
@@ -59,6 +66,13 @@ type running struct {
 // serve starts a server for b on a real socket.
 func serve(t *testing.T, b control.Backend, role func(control.Peer) control.Role) *running {
 	t.Helper()
+	return serveWith(t, control.ServerConfig{Backend: b, Role: role})
+}
+
+// serveWith starts a server on a real socket, for the test's own user unless the
+// config has a Role.
+func serveWith(t *testing.T, cfg control.ServerConfig) *running {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "coffer") // short enough for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -69,13 +83,12 @@ func serve(t *testing.T, b control.Backend, role func(control.Peer) control.Role
 	if err != nil {
 		t.Fatal(err)
 	}
-	if role == nil {
-		role = control.Access{UID: uint32(os.Geteuid())}.Role
+	if cfg.Role == nil {
+		cfg.Role = control.Access{UID: uint32(os.Geteuid())}.Role
 	}
 	r := &running{socket: socket, logs: &bytes.Buffer{}, Client: control.NewClient(control.ClientConfig{Socket: socket})}
-	srv := control.NewServer(control.ServerConfig{
-		Backend: b, Logger: slog.New(slog.NewTextHandler(r.logs, nil)), Role: role, Version: "0.1.0",
-	})
+	cfg.Logger, cfg.Version = slog.New(slog.NewTextHandler(r.logs, nil)), "0.1.0"
+	srv := control.NewServer(cfg)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(ctx, l) }()
@@ -153,6 +166,16 @@ func TestClientIsBackend(t *testing.T) {
 	same[[]control.Entry](t, "entries")(collect(c.Entries(ctx, entries)))(collect(b.Entries(ctx, entries)))
 	diff := control.DiffRequest{Item: "etc", From: "p1", To: "p2"}
 	same[[]control.DiffEntry](t, "diff")(collect(c.Diff(ctx, diff)))(collect(b.Diff(ctx, diff)))
+	same[control.Diagnosis](t, "doctor")(c.Diagnose(ctx))(b.Diagnose(ctx))
+	same[control.ConfigReport](t, "reload")(c.ReloadConfig(ctx))(b.ReloadConfig(ctx))
+	same[[]control.Policy](t, "policies")(c.Policies(ctx))(b.Policies(ctx))
+	same[control.Explanation](t, "explain")(c.Explain(ctx, "nightly"))(b.Explain(ctx, "nightly"))
+	hold := control.PointHold{Item: "etc", Point: "p1", Owner: "legal", Reason: "case 4711"}
+	same[control.Hold](t, "hold")(c.HoldPoint(ctx, hold))(b.HoldPoint(ctx, hold))
+	release := control.PointRelease{Item: "etc", Point: "p3", Hold: "h1"}
+	same[control.Point](t, "release")(c.ReleasePoint(ctx, release))(b.ReleasePoint(ctx, release))
+	forget := control.PointForget{Item: "etc", Points: []string{"p1", "p2"}}
+	same[[]control.Point](t, "forget")(c.ForgetPoints(ctx, forget))(b.ForgetPoints(ctx, forget))
 	if c.AgentVersion() != "0.1.0" {
 		t.Errorf("agent version is %q", c.AgentVersion())
 	}
@@ -286,11 +309,27 @@ func TestRequestsRefused(t *testing.T) {
 		{name: "erase another", method: "POST", url: "http://coffer/v1/items/erase", body: `{"item":"etc","confirm":"Etc"}`, status: 400},
 		{name: "erase nothing", method: "POST", url: "http://coffer/v1/items/erase", body: `{"item":"","confirm":""}`, status: 400},
 		{name: "rotate with more", method: "POST", url: "http://coffer/v1/keys/rotate", body: `{"vault":"site","force":true}`, status: 400},
+		{name: "hold of nobody", method: "POST", url: "http://coffer/v1/points/hold", body: `{"item":"etc","point":"p1","owner":" ","reason":"x"}`, status: 400},
+		{name: "hold without a reason", method: "POST", url: "http://coffer/v1/points/hold", body: `{"item":"etc","point":"p1","owner":"legal"}`, status: 400},
+		{name: "forget no points", method: "POST", url: "http://coffer/v1/points/forget", body: `{"item":"etc"}`, status: 400},
+		{name: "forget whichever", method: "POST", url: "http://coffer/v1/points/forget", body: `{"item":"etc","points":["p1",""]}`, status: 400},
+		{name: "forget a held one", method: "POST", url: "http://coffer/v1/points/forget", body: `{"item":"etc","points":["p3"]}`, status: 409},
+		{name: "forget all", method: "POST", url: "http://coffer/v1/points/forget", body: `{"item":"db","points":[]}`, status: 400},
+		{name: "explain no policy", method: "GET", url: "http://coffer/v1/policies/none/explain", status: 404},
+		{name: "part too large", method: "POST", url: "http://coffer/v1/verify", body: `{"part":101}`, status: 400},
+		{name: "part of the structure", method: "POST", url: "http://coffer/v1/verify", body: `{"part":5,"level":"structure"}`, status: 400},
+		{name: "proof restore of a part", method: "POST", url: "http://coffer/v1/verify", body: `{"item":"etc","part":5,"restore":true}`, status: 400},
+		{name: "a body where none belongs", method: "POST", url: "http://coffer/v1/doctor", body: `{}`, status: 400},
+		{name: "a body to look", method: "GET", url: "http://coffer/v1/status", body: `{}`, status: 400},
+		{name: "deep arrays", method: "POST", url: "http://coffer/v1/restore", body: strings.Repeat("[", 1<<15), status: 400},
+		{name: "deep objects", method: "POST", url: "http://coffer/v1/backup", body: strings.Repeat(`{"item":`, 1<<14), status: 400},
+		{name: "deep in a field", method: "POST", url: "http://coffer/v1/backup", body: `{"tags":` + strings.Repeat("[", 1<<15) + `}`, status: 400},
+		{name: "no end of numbers", method: "POST", url: "http://coffer/v1/verify", body: `{"part":1e` + strings.Repeat("9", 1<<10) + `}`, status: 400},
 		{name: "usage of no key", method: "GET", url: "http://coffer/v1/keys/none/usage", status: 404},
 		{name: "job number", method: "GET", url: "http://coffer/v1/jobs/x", status: 400},
 		{name: "limit", method: "GET", url: "http://coffer/v1/jobs?limit=x", status: 400},
 		{name: "after", method: "GET", url: "http://coffer/v1/jobs/1/events?after=x", status: 400},
-		{name: "huge body", method: "POST", url: "http://coffer/v1/backup", body: `{"item":"` + strings.Repeat("x", 4<<20) + `"}`, status: 400},
+		{name: "huge body", method: "POST", url: "http://coffer/v1/backup", body: `{"item":"` + strings.Repeat("x", 8<<20) + `"}`, status: 400},
 		{name: "huge header", method: "GET", url: "http://coffer/v1/status?x=" + strings.Repeat("x", 1<<20), status: 431},
 	}
 	for _, tt := range tests {

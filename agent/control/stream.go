@@ -198,6 +198,7 @@ func (s *Server) input(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	relax(w) // the data comes when it comes
 	if err := s.cfg.Backend.Input(r.Context(), id, &markedReader{body: r.Body, trailer: func() http.Header { return r.Trailer }}); err != nil {
 		return err
 	}

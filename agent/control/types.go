@@ -41,6 +41,10 @@ type ConfigReport struct {
 	Problems []ConfigProblem `json:"problems"`
 	Vaults   int             `json:"vaults"`
 	Items    int             `json:"items"`
+	Policies int             `json:"policies,omitempty"`
+	// Notes say what of a configuration that was taken over may surprise: items that
+	// nothing backs up any more, points that may go.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // ConfigProblem is one fault and where it is.
@@ -152,20 +156,30 @@ type Item struct {
 	Points      int       `json:"points"`
 	SourceBytes int64     `json:"source_bytes"` // in the last point
 	StoredBytes int64     `json:"stored_bytes"` // in the store, all points
-	Error       *Error    `json:"error,omitempty"`
+	Policy      string    `json:"policy,omitempty"`
+	// Overdue: a run was due and no good point came of it.
+	Overdue bool   `json:"overdue,omitempty"`
+	Proof   Proof  `json:"proof,omitzero"`
+	Error   *Error `json:"error,omitempty"`
+	// Warnings are what is wrong with what is kept of it, and harms no point yet.
+	Warnings []Problem `json:"warnings,omitempty"`
 }
 
 // Point is one recovery point.
 type Point struct {
-	ID    string     `json:"id"`
-	Item  string     `json:"item"`
-	Vault string     `json:"vault"`
-	Time  time.Time  `json:"time"` // when the backup began
-	Host  string     `json:"host"`
-	Kind  string     `json:"kind"`
-	Tags  []string   `json:"tags,omitempty"`
-	Roots []string   `json:"roots,omitempty"`
-	Stats PointStats `json:"stats"`
+	ID    string    `json:"id"`
+	Item  string    `json:"item"`
+	Vault string    `json:"vault"`
+	Time  time.Time `json:"time"` // when the backup began
+	Host  string    `json:"host"`
+	Kind  string    `json:"kind"`
+	Tags  []string  `json:"tags,omitempty"`
+	Roots []string  `json:"roots,omitempty"`
+	Holds []Hold    `json:"holds,omitempty"`
+	// Goes is when it is removed, of a point that is marked to go.
+	Goes    time.Time  `json:"goes,omitzero"`
+	Damaged bool       `json:"damaged,omitempty"` // a verify found that it does not restore as a whole
+	Stats   PointStats `json:"stats"`
 }
 
 // PointStats says what a backup did.

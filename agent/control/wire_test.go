@@ -98,6 +98,8 @@ func FuzzRequest(f *testing.F) {
 		`{"item":"etc"}`, `{"item":"etc","target":"/x","paths":["/a","/b"],"paths_raw":[null,"/w=="]}`,
 		`{"key":"main"}`, `{"vault":"site","uri":"file:///x","restore_only":true}`, `{"vault":"site","new_generation":true}`,
 		`{"vault":"site","mode":"customer-managed"}`, `{"item":"etc","confirm":"etc"}`, `{"head":"ab"}`,
+		`{"item":"etc","point":"p1","owner":"legal","reason":"x"}`, `{"item":"etc","points":["p1"],"allow_empty":true}`,
+		`{"item":"etc","dry_run":true}`, `{"name":"nightly","item":"etc"}`, `{"item":"etc","part":10,"repair":true}`,
 		`{"level":"data"}`, `{"name":"site"}`, `{"item":"etc","input":{"name":"dump"}}`, `{}`, `[]`, `nul`, `{"item":1}`, `{"x":{}}`,
 	} {
 		f.Add(s)
@@ -105,6 +107,7 @@ func FuzzRequest(f *testing.F) {
 	paths := []string{
 		"backup", "restore", "verify", "vaults", "vaults/mode", "keys", "keys/check", "keys/link", "keys/rotate",
 		"keys/revalidate", "keys/drill", "items/erase", "config/check", "audit/verify",
+		"points/hold", "points/release", "points/forget", "prune", "policies/run",
 	}
 	f.Fuzz(func(t *testing.T, body string) {
 		b := world()

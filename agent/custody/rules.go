@@ -130,7 +130,7 @@ func (r Rules) judgeVault(s Subject) []Finding {
 	if escrow.on() && !s.Escrow && s.Wrappers < 2 {
 		out = append(out, Finding{Rule: RuleEscrow, Effect: escrow, Subject: subject,
 			Says: "a single key opens the vault: if it is lost, everything in the vault is lost",
-			Next: fmt.Sprintf("add an escrow key (public: FILE) or a second key to keys, name it under vaults.%s.keys, restart the agent, then coffer key rotate %s", s.Vault, s.Vault)})
+			Next: fmt.Sprintf("add an escrow key (public: FILE) or a second key to keys, name it under vaults.%s.keys, coffer config reload, then coffer key rotate %s", s.Vault, s.Vault)})
 	}
 	return out
 }
@@ -192,7 +192,11 @@ func (r Rules) maximumAge(now time.Time, k KeyFacts) (Finding, bool) {
 	return f, age > m.Age
 }
 
-// Usable returns kek.ErrUnsuitable, with every reason and what to do, unless
+// ErrMayNotWrap: a key that opens what it wrapped, and with which nothing new may be
+// wrapped. It is a kek.ErrUnsuitable.
+var ErrMayNotWrap = fmt.Errorf("%w to wrap anything new", kek.ErrUnsuitable)
+
+// Usable returns ErrMayNotWrap, with every reason and what to do, unless
 // something new may be wrapped with a key: it is RSA of an allowed size, enabled,
 // inside its dates and may unwrap, and in Key Vault nobody can destroy it at once
 // (unless the rule on purge protection is Audit or Disabled). What the provider does
@@ -228,7 +232,7 @@ func Usable(now time.Time, r Rules, ref kek.Ref, f kek.Facts) error {
 	if len(faults) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w to wrap anything new: %s", kek.ErrUnsuitable, strings.Join(faults, "; "))
+	return fmt.Errorf("%w: %s", ErrMayNotWrap, strings.Join(faults, "; "))
 }
 
 // unprotected says how a key can be destroyed at once, "" if that is not known.

@@ -19,6 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -62,9 +64,11 @@ type Version struct {
 type Keyring struct {
 	cfg Config
 
-	mu    sync.Mutex
-	slots map[string]*slot      // by name
-	links map[string]config.Key // keys that are not in the config, by name
+	mu     sync.Mutex
+	keys   map[string]config.Key // of the config, by name; replaced, never changed
+	slots  map[string]*slot      // by name
+	links  map[string]config.Key // keys that are not in the config, by name
+	former []*slot               // of keys that the config no longer has so
 }
 
 // slot is where a key is opened. A provider that is slow holds up nobody who wants
@@ -76,7 +80,23 @@ type slot struct {
 
 // New returns a keyring with nothing open.
 func New(cfg Config) *Keyring {
-	return &Keyring{cfg: cfg, slots: make(map[string]*slot), links: make(map[string]config.Key)}
+	return &Keyring{cfg: cfg, keys: cfg.Keys, slots: make(map[string]*slot), links: make(map[string]config.Key)}
+}
+
+// SetKeys gives the keyring the keys of another configuration. Those that it does not
+// have, or has otherwise, are opened anew by whoever needs them next; what was opened
+// before stays usable.
+func (r *Keyring) SetKeys(keys map[string]config.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, s := range r.slots {
+		now, ok := keys[name]
+		if before, had := r.keys[name]; had && !(ok && reflect.DeepEqual(now, before)) {
+			r.former = append(r.former, s)
+			delete(r.slots, name)
+		}
+	}
+	r.keys = keys
 }
 
 // slot returns where a key is opened.
@@ -103,11 +123,11 @@ func (r *Keyring) Link(key config.Key) string {
 
 // named returns a key of the config, or a linked one.
 func (r *Keyring) named(name string) (key config.Key, isLink, ok bool) {
-	if key, ok := r.cfg.Keys[name]; ok {
-		return key, false, true
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if key, ok := r.keys[name]; ok {
+		return key, false, true
+	}
 	key, ok = r.links[name]
 	return key, true, ok
 }
@@ -343,17 +363,18 @@ func (r *Keyring) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
-	for name, s := range r.slots {
+	for _, s := range slices.AppendSeq(r.former, maps.Values(r.slots)) {
 		e := s.entry.Load()
 		if e == nil {
 			continue
 		}
 		for _, k := range e.Versions {
 			if err := k.Close(); err != nil {
-				errs = append(errs, fmt.Errorf("close key %s: %w", name, err))
+				errs = append(errs, fmt.Errorf("close key %s: %w", e.Name, err))
 			}
 		}
 	}
 	clear(r.slots)
+	r.former = nil
 	return errors.Join(errs...)
 }

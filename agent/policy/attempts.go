@@ -27,7 +27,7 @@ func (a Attempts) Check() error {
 	case a.First < 0 || a.Longest < 0 || a.Deadline < 0:
 		return fmt.Errorf("a wait or deadline of attempts is less than nothing; write one like 5m")
 	case a.Longest > 0 && a.First > a.Longest:
-		return fmt.Errorf("the first wait of %s is longer than the longest of %s; make the longest %s or more", span(a.First), span(a.Longest), span(a.First))
+		return fmt.Errorf("the first wait of %s is longer than the longest of %s; make the longest %s or more", Span(a.First), Span(a.Longest), Span(a.First))
 	}
 	return nil
 }

@@ -119,7 +119,7 @@ func (d *decider) expired() {
 		why = append([]string{fmt.Sprintf("last: not one of the newest %d", d.r.Last)}, why...)
 	}
 	if d.r.Within > 0 {
-		why = append(why, "within: older than "+span(d.r.Within)+" before the newest")
+		why = append(why, "within: older than "+Span(d.r.Within)+" before the newest")
 	}
 	if len(d.r.Tags) > 0 {
 		why = append(why, "tags: it has none of them")

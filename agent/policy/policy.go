@@ -145,8 +145,8 @@ func month(s string) int {
 	return -1
 }
 
-// span writes a duration as people do: 30d, 36h, 1h30m.
-func span(d time.Duration) string {
+// Span writes a duration as people do: 30d, 36h, 1h30m.
+func Span(d time.Duration) string {
 	const day = 24 * time.Hour
 	if d >= day && d%day == 0 {
 		return strconv.FormatInt(int64(d/day), 10) + "d"

@@ -218,7 +218,7 @@ func (d *decider) always() {
 	for i := range d.out {
 		p := &d.out[i].Point
 		for _, h := range slices.SortedFunc(slices.Values(p.Holds), compareHolds) {
-			d.pin(i, held(h))
+			d.pin(i, h.Why())
 		}
 		for _, tag := range slices.Compact(slices.Sorted(slices.Values(d.r.Tags))) {
 			if slices.Contains(p.Tags, tag) {
@@ -226,12 +226,13 @@ func (d *decider) always() {
 			}
 		}
 		if i >= d.past {
-			d.pin(i, "dated "+span(p.Time.Sub(d.now))+" after the clock: kept, and not counted, until then")
+			d.pin(i, "dated after the clock: kept, and not counted, until then")
 		}
 	}
 }
 
-func held(h Hold) string {
+// Why says for people what keeps a held point.
+func (h Hold) Why() string {
 	switch {
 	case h.Owner == "" && h.Reason == "":
 		return "held"
@@ -269,7 +270,7 @@ func (d *decider) counted() {
 	if d.r.Within == 0 || len(d.good) == 0 {
 		return
 	}
-	reason := "within " + span(d.r.Within)
+	reason := "within " + Span(d.r.Within)
 	newest := d.out[d.good[0]].Point.Time
 	for i := range d.past {
 		t := d.out[i].Point.Time

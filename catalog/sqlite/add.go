@@ -151,3 +151,22 @@ func (x *Index) mark(running uint64) (before bool, err error) {
 	x.state = next
 	return before, nil
 }
+
+// DropSources forgets that index objects were added, whose packs others name as well or
+// are forgotten: they are gone from the vault, and are not missed.
+func (x *Index) DropSources(ctx context.Context, names []string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	x.disk.Lock()
+	defer x.disk.Unlock()
+	err := x.db.atomically(func() error {
+		for _, name := range names {
+			if err := x.db.exec("DELETE FROM source WHERE name = ?", name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return x.failed("forget index objects in", err)
+}

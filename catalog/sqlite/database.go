@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	engine "modernc.org/sqlite"
 	codes "modernc.org/sqlite/lib"
@@ -19,7 +20,7 @@ import (
 // application_id and user_version).
 const (
 	applicationID = 0x436f6678 // "Cofx"
-	schemaVersion = 1
+	schemaVersion = 2
 )
 
 // schema of an empty file. Blobs begin with their checksum; pack has its own in a
@@ -43,6 +44,22 @@ CREATE TABLE gone (              -- parts that are forgotten and may still be in
 	past INTEGER NOT NULL,        -- the part after the last
 	checksum INTEGER NOT NULL
 );
+CREATE TABLE note (              -- numbers about packs and index objects
+	kind INTEGER NOT NULL,
+	id BLOB NOT NULL,
+	value INTEGER NOT NULL,
+	PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE TABLE point (             -- points that were seen
+	name TEXT PRIMARY KEY,
+	state INTEGER NOT NULL,
+	damaged INTEGER NOT NULL,
+	size INTEGER NOT NULL,
+	stored INTEGER NOT NULL,
+	body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX gone_point ON point (name) WHERE state = 2;
+CREATE TABLE session (name TEXT PRIMARY KEY) WITHOUT ROWID;
 `
 
 // settings of the connection. The cache is small because this package keeps parts
@@ -282,7 +299,7 @@ func explain(err error) error {
 	case codes.SQLITE_CORRUPT:
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	case codes.SQLITE_FULL:
-		return fmt.Errorf("no space left in its folder; free some there: %w", err)
+		return fmt.Errorf("%w, in its folder: %w", syscall.ENOSPC, err)
 	case codes.SQLITE_READONLY, codes.SQLITE_CANTOPEN:
 		return fmt.Errorf("the file or its folder is not writable; check owner, mode and mount: %w", err)
 	}

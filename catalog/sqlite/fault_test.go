@@ -31,12 +31,15 @@ func fillMain(path string) error {
 		return err
 	}
 	for i := 0; ; i++ {
-		if err := x.Add(ctx, fmt.Sprint(i), []pack.Contents{scalePack(i<<12, 4<<10)}); err != nil {
+		if err := x.Add(ctx, fmt.Sprint(i), []pack.Contents{scalePack(i<<12, killed)}); err != nil {
 			return err
 		}
 		fmt.Println(i + 1)
 	}
 }
+
+// killed is how many chunks an Add of TestKilled has.
+const killed = 4 << 10 / every
 
 // TestKilled: after kill -9 everything is there that Add had said is.
 func TestKilled(t *testing.T) {
@@ -66,7 +69,7 @@ func TestKilled(t *testing.T) {
 		}
 		var all []pack.Contents
 		for i := range len(names) {
-			all = append(all, scalePack(i<<12, 4<<10))
+			all = append(all, scalePack(i<<12, killed))
 		}
 		same(t, x, all)
 		unknown(t, x, scaleID(len(names)<<12))
@@ -191,7 +194,7 @@ func inspect(t *testing.T, x *sqlite.Index, all []pack.Contents, known map[chunk
 	}
 	for _, c := range all[len(all)-60:] {
 		got, ok, err := x.Contents(t.Context(), c.Pack)
-		if note(ok, err) && fmt.Sprint(got) != fmt.Sprint(c) {
+		if note(ok, err) && !got.Equal(c) {
 			t.Errorf("contents of %s are wrong", c.Pack)
 		}
 	}
@@ -205,7 +208,11 @@ func TestFlipped(t *testing.T) {
 	must(t, err)
 	m, known := newMaker(11), places(all)
 	var errs, misses, anew int
-	for i := range 60 {
+	files := 60
+	if raced {
+		files = 12
+	}
+	for i := range files {
 		bad := slices.Clone(image)
 		at := m.IntN(len(bad))
 		switch {
@@ -236,8 +243,8 @@ func TestFlipped(t *testing.T) {
 		}
 		must(t, x.Close())
 	}
-	t.Logf("of 60 files %d began anew, %d had errors, %d missed something", anew, errs, misses)
-	if anew == 0 || errs == 0 {
+	t.Logf("of %d files %d began anew, %d had errors, %d missed something", files, anew, errs, misses)
+	if errs == 0 || anew == 0 && !raced { // it takes more files to see that
 		t.Error("no damage was noticed")
 	}
 }

@@ -64,6 +64,9 @@ func (x *Index) page(prefix entry) (page, error) {
 	x.disk.Lock()
 	defer x.disk.Unlock()
 	// Only who holds disk changes the base, so reading it needs no lock.
+	if x.table.base.epoch == 0 {
+		return nil, nil // emptied since
+	}
 	place := x.table.base.place(prefix)
 	if p := x.table.base.pages[place]; p != nil {
 		return p, nil

@@ -250,6 +250,11 @@ func (db *database) deletePack(row packRow) error {
 	if err := db.exec("DELETE FROM pack WHERE first = ?", int64(row.first)); err != nil {
 		return err
 	}
+	for _, kind := range kindsOfNotes {
+		if err := db.exec("DELETE FROM note WHERE kind = ? AND id = ?", int64(kind), row.id[:]); err != nil {
+			return err
+		}
+	}
 	s := span{row.first, row.first + row.parts}
 	return db.exec("INSERT INTO gone VALUES (?, ?, ?)", int64(s.first), int64(s.end), s.checksum())
 }

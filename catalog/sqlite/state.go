@@ -21,10 +21,12 @@ type state struct {
 	packs   uint64
 	chunks  uint64
 	running uint64 // 1 between Begin and End
+	points  uint64 // that are there
+	stored  uint64 // bytes that they stored
 }
 
 func (s *state) fields() []*uint64 {
-	return []*uint64{&s.next, &s.merged, &s.epoch, &s.bits, &s.entries, &s.stale, &s.packs, &s.chunks, &s.running}
+	return []*uint64{&s.next, &s.merged, &s.epoch, &s.bits, &s.entries, &s.stale, &s.packs, &s.chunks, &s.running, &s.points, &s.stored}
 }
 
 func (s state) encode() []byte {

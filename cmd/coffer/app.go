@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,12 +26,22 @@ type env struct {
 	wait                    time.Duration   // for an agent that is just starting
 	hard                    context.Context // ends at the second Ctrl-C
 	inTerminal, errTerminal bool
+	columns                 int // of the terminal that out is; 0: it is none
+}
+
+// width is what a page may be wide; 0 is without a limit.
+func (e *env) width() int {
+	if n, err := strconv.Atoi(e.getenv("COLUMNS")); err == nil && n > 0 {
+		return n
+	}
+	return e.columns
 }
 
 // app is what the verbs share.
 type app struct {
 	*env
 	*control.Client
+	socket  string
 	json    bool
 	started bool // flags and arguments were right
 	code    int  // exit code of a run without an error
@@ -66,7 +77,6 @@ func run(ctx context.Context, e *env) int {
 
 // root is coffer itself.
 func (a *app) root() *cobra.Command {
-	var socket string
 	root := &cobra.Command{
 		Use:   "coffer",
 		Short: "Back up and restore under your own keys",
@@ -88,21 +98,22 @@ skipped, 4 the vault's keys are inaccessible.`,
 		RunE:          group,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			a.started = true
-			a.Client = control.NewClient(control.ClientConfig{Socket: socket, Wait: a.wait})
+			a.Client = control.NewClient(control.ClientConfig{Socket: a.socket, Wait: a.wait})
 		},
 	}
 	socketDefault := a.getenv("COFFER_SOCKET")
 	if socketDefault == "" {
 		socketDefault = control.DefaultSocket
 	}
-	root.PersistentFlags().StringVar(&socket, "socket", socketDefault, "the agent's `socket`; also COFFER_SOCKET")
+	root.PersistentFlags().StringVar(&a.socket, "socket", socketDefault, "the agent's `socket`; also COFFER_SOCKET")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON")
 	root.PersistentFlags().SortFlags = false
-	root.CompletionOptions.DisableDefaultCmd = true
+	root.CompletionOptions.HiddenDefaultCmd = true // packages bring what it makes
 	root.AddCommand(
-		a.statusCmd(), a.versionCmd(), a.configCmd(), a.vaultCmd(), a.keyCmd(), a.itemCmd(), a.backupCmd(),
-		a.pointCmd(), a.restoreCmd(), a.catCmd(), a.verifyCmd(), a.jobCmd(), a.auditCmd(),
+		a.statusCmd(), a.doctorCmd(), a.versionCmd(), a.configCmd(), a.vaultCmd(), a.keyCmd(), a.itemCmd(), a.backupCmd(),
+		a.pointCmd(), a.restoreCmd(), a.catCmd(), a.verifyCmd(), a.pruneCmd(), a.jobCmd(), a.policyCmd(), a.auditCmd(),
 	)
+	a.complete(root)
 	return root
 }
 

@@ -11,16 +11,17 @@ import (
 )
 
 // maxConfig is the size of the largest configuration that is sent, in bytes.
-const maxConfig = 1 << 20
+const maxConfig = 4 << 20
 
 func (a *app) configCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check the configuration", RunE: group}
+	cmd := &cobra.Command{Use: "config", Short: "Check and reload the configuration", RunE: group}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "check FILE",
 		Short: "Find the mistakes in a configuration file",
 		Long: `Find the mistakes in a configuration file, before the agent is restarted with it.
 The running agent reads it; nothing is changed. Each mistake is shown with its
-line, column and field. "-" reads standard input.`,
+line, column and field. "-" reads standard input. Without a running agent:
+cofferd check --config FILE.`,
 		Example: "  coffer config check /etc/coffer/coffer.yaml",
 		Args:    takes(1, 1, "a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -29,6 +30,11 @@ line, column and field. "-" reads standard input.`,
 				return err
 			}
 			report, err := a.CheckConfig(cmd.Context(), control.ConfigCheck{Name: args[0], Text: text})
+			if code := control.CodeOf(err); code == control.CodeNotRunning || code == control.CodeNoSocket {
+				e := *control.AsError(err)
+				e.Next = "check it without an agent: cofferd check --config " + args[0]
+				return &e
+			}
 			if err != nil {
 				return err
 			}
@@ -37,7 +43,7 @@ line, column and field. "-" reads standard input.`,
 			}
 			return a.print(report, func(p *page) { p.report(args[0], report) })
 		},
-	})
+	}, a.configReloadCmd())
 	return cmd
 }
 
@@ -62,9 +68,14 @@ func (a *app) readConfig(name string) (string, error) {
 	return string(text), nil
 }
 
+// configured says what there is in a configuration.
+func configured(r control.ConfigReport) string {
+	return counted(int64(r.Vaults), "vault") + ", " + counted(int64(r.Items), "item") + ", " + counted(int64(r.Policies), "policy")
+}
+
 func (p *page) report(name string, r control.ConfigReport) {
 	if len(r.Problems) == 0 {
-		p.line("%s: no mistakes; %s, %s", safe(name), counted(int64(r.Vaults), "vault"), counted(int64(r.Items), "item"))
+		p.line("%s: no mistakes; %s", safe(name), configured(r))
 		return
 	}
 	for _, pr := range r.Problems {

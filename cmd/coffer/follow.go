@@ -146,6 +146,8 @@ func (p *page) result(j control.Job) {
 		p.rewrapped(*r.Rekey)
 	case r != nil && r.Drill != nil:
 		p.drilled(*r.Drill)
+	case r != nil && r.Prune != nil:
+		p.pruned(j, *r.Prune)
 	default:
 		p.line("%s: job %d is %s", safe(jobLabel(j)), j.ID, j.State)
 	}

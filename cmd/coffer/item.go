@@ -50,14 +50,33 @@ func (p *page) item(it control.Item) {
 	}
 	p.fact("last point", it.LastPoint)
 	p.fact("last good", when(it.LastGood, p.now))
+	if it.Overdue {
+		p.fact("overdue", "a backup was due, and no good point came of it")
+	}
+	p.fact("policy", it.Policy)
 	if !it.Next.IsZero() {
 		p.fact("next", when(it.Next, p.now))
 	}
 	p.fact("points", strconv.Itoa(it.Points))
 	p.fact("source size", size(it.SourceBytes))
 	p.fact("stored", size(it.StoredBytes))
+	p.proof(it.Proof)
 	if it.Error != nil {
 		p.fact("not well", said(it.Error.Message, ""))
 		p.fact("next", it.Error.Next)
+	}
+}
+
+// proof says what is known to restore.
+func (p *page) proof(pr control.Proof) {
+	if pr == (control.Proof{}) {
+		p.fact("verified", "never")
+		return
+	}
+	p.fact("structure", "without faults "+when(pr.Structure, p.now))
+	p.fact("data", "all of it read since "+when(pr.Data, p.now))
+	p.fact("restore", "tried and compared "+when(pr.Restore, p.now))
+	if pr.Faults > 0 {
+		p.fact("faults", count(pr.Faults)+" found and not mended")
 	}
 }

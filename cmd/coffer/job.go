@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,6 +35,9 @@ func (a *app) jobListCmd() *cobra.Command {
 		Example: "  coffer job list\n  coffer job list --item etc --state failed",
 		Args:    takes(0, 0, ""),
 		RunE: listing(a, func(c *control.Client, ctx context.Context) ([]control.Job, error) {
+			if err := jobFilter(f); err != nil {
+				return nil, err
+			}
 			return c.Jobs(ctx, f)
 		}, "There are no such jobs.", (*page).jobs),
 	}
@@ -43,12 +47,28 @@ func (a *app) jobListCmd() *cobra.Command {
 	return cmd
 }
 
+// jobFilter refuses what no job could be.
+func jobFilter(f control.JobFilter) error {
+	states := []control.JobState{control.JobQueued, control.JobRunning, control.JobDone, control.JobFailed, control.JobCancelled}
+	switch {
+	case f.State != "" && !slices.Contains(states, f.State):
+		return &usageError{fmt.Sprintf("--state %q is not known", string(f.State)), "use queued, running, done, failed or cancelled"}
+	case f.Limit < 0:
+		return &usageError{fmt.Sprintf("--limit %d makes no sense", f.Limit), "use 1 or more"}
+	}
+	return nil
+}
+
 func (p *page) jobs(jobs []control.Job) {
 	rows := make([][]string, len(jobs))
 	for i, j := range jobs {
-		rows[i] = []string{strconv.FormatInt(j.ID, 10), j.Kind, j.Item, j.Vault, p.jobState(j), when(j.Queued, p.now), p.jobTime(j)}
+		policy := j.Policy
+		if j.Try > 1 {
+			policy += fmt.Sprintf(", try %d", j.Try)
+		}
+		rows[i] = []string{strconv.FormatInt(j.ID, 10), j.Kind, j.Item, j.Vault, policy, p.jobState(j), when(j.Queued, p.now), p.jobTime(j)}
 	}
-	p.table([]string{"JOB", "KIND", "ITEM", "VAULT", "STATE", "ASKED FOR", ">TOOK"}, rows)
+	p.table([]string{"JOB", "KIND", "ITEM", "VAULT", "POLICY", "STATE", "ASKED FOR", ">TOOK"}, rows)
 }
 
 // jobState says how a job is in a few words.
@@ -92,11 +112,25 @@ func (p *page) job(j control.Job) {
 	p.fact("state", p.jobState(j))
 	p.fact("asked for", when(j.Queued, p.now))
 	p.fact("by", j.By)
+	p.fact("policy", j.Policy)
+	if j.Try > 0 {
+		p.fact("try", strconv.Itoa(j.Try))
+	}
+	if j.Priority != 0 {
+		p.fact("priority", strconv.Itoa(j.Priority))
+	}
 	p.fact("took", p.jobTime(j))
 	p.fault(j.Error)
 	if j.Result != nil {
 		p.line("")
 		p.result(control.Job{ID: j.ID, Item: j.Item, Vault: j.Vault, Kind: j.Kind, Point: j.Point, Result: j.Result})
+	}
+	if j.Output != "" {
+		p.line("")
+		p.line("its hooks printed:")
+		for l := range strings.Lines(j.Output) {
+			p.line("  %s", safe(strings.TrimRight(l, "\r\n")))
+		}
 	}
 	if len(j.Skips) == 0 {
 		return

@@ -19,11 +19,13 @@ import (
 
 func main() {
 	soft, hard, stop := interrupts()
+	columns, _, _ := term.GetSize(int(os.Stdout.Fd())) //nolint:errcheck // 0 if it is no terminal
 	code := run(soft, &env{
 		args: os.Args[1:], in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		getenv: os.Getenv, now: time.Now, version: control.BuildVersion(), wait: 5 * time.Second, hard: hard,
 		inTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
 		errTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		columns:     columns,
 	})
 	stop()
 	os.Exit(code)

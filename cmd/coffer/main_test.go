@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -48,7 +49,11 @@ func TestScripts(t *testing.T) {
 			serve(t, e, "closed", world(), "0.1.0", func(control.Peer) control.Role { return control.RoleNone })
 			serve(t, e, "viewer", world(), "0.1.0", func(control.Peer) control.Role { return control.RoleViewer })
 			serve(t, e, "sick", ill(), "0.1.0", nil)
+			serve(t, e, "crowded", crowded(), "0.1.0", nil)
 			serve(t, e, "custody", custody(), "0.1.0", nil)
+			serve(t, e, "kept", kept(), "0.1.0", nil)
+			serve(t, e, "many", many(20), "0.1.0", nil)
+			serve(t, e, "some", some(20), "0.1.0", nil)
 			serve(t, e, "empty", &controltest.Backend{Now: now, Host: "web2"}, "0.1.0", nil)
 			e.Setenv("CALLER", strconv.Itoa(os.Geteuid()))
 			e.Setenv("COFFER_SOCKET", filepath.Join(e.WorkDir, "s"))
@@ -161,7 +166,7 @@ func world() *controltest.Backend {
 }
 
 // ill is an agent with something of everything that can be wrong.
-func ill() *sick {
+func ill() *working {
 	b := world()
 	b.Problems = []control.Problem{
 		{Subject: "vault site", Message: "no key opens it: token not present", Next: "put the token back"},
@@ -173,19 +178,36 @@ func ill() *sick {
 		{Name: "c", Store: "file:///c", State: control.StateUnknown},
 	}
 	b.ItemList = nil
-	return &sick{b}
-}
-
-// sick has jobs that never end.
-type sick struct{ *controltest.Backend }
-
-func (s *sick) Status(ctx context.Context) (control.Status, error) {
-	st, err := s.Backend.Status(ctx)
-	st.Jobs = []control.Job{
+	return &working{b, []control.Job{
 		{ID: 7, Kind: "backup", Item: "etc", State: control.JobRunning, Queued: now.Add(-time.Hour), Started: now.Add(-time.Minute),
 			Progress: control.Progress{Bytes: 25, BytesTotal: 100, Skipped: 1}},
 		{ID: 8, Kind: "verify", State: control.JobQueued, Queued: now.Add(-time.Minute)},
+	}}
+}
+
+// crowded is an agent of which two jobs run and many wait.
+func crowded() *working {
+	b := &controltest.Backend{Now: now, Host: "web2"}
+	var jobs []control.Job
+	for i := 40; i > 0; i-- { // the newest first, as agents tell them
+		j := control.Job{ID: int64(i), Kind: "backup", Item: fmt.Sprint("host", i), State: control.JobQueued, Queued: now.Add(-time.Hour)}
+		if i == 1 || i == 30 {
+			j.State, j.Started = control.JobRunning, now.Add(-time.Minute)
+		}
+		jobs = append(jobs, j)
 	}
+	return &working{b, jobs}
+}
+
+// working has jobs that never end.
+type working struct {
+	*controltest.Backend
+	jobs []control.Job
+}
+
+func (w *working) Status(ctx context.Context) (control.Status, error) {
+	st, err := w.Backend.Status(ctx)
+	st.Jobs = w.jobs
 	return st, err
 }
 

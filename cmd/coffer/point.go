@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -10,8 +11,8 @@ import (
 )
 
 func (a *app) pointCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "point", Short: "Look into recovery points", RunE: group}
-	cmd.AddCommand(a.pointListCmd(), a.pointShowCmd(), a.pointLsCmd(), a.pointDiffCmd())
+	cmd := &cobra.Command{Use: "point", Short: "Look into recovery points, hold and forget them", RunE: group}
+	cmd.AddCommand(a.pointListCmd(), a.pointShowCmd(), a.pointLsCmd(), a.pointDiffCmd(), a.pointHoldCmd(), a.pointReleaseCmd(), a.pointForgetCmd())
 	return cmd
 }
 
@@ -49,10 +50,25 @@ func (p *page) points(item string, points []control.Point) {
 		}
 		rows[i] = []string{
 			pt.Item, pt.ID, when(pt.Time, p.now), count(pt.Stats.Files), size(pt.Stats.SourceBytes),
-			size(pt.Stats.NewBytes), size(pt.Stats.StoredBytes), skipped, strings.Join(pt.Tags, ","),
+			size(pt.Stats.NewBytes), size(pt.Stats.StoredBytes), skipped, strings.Join(pt.Tags, ","), p.pointState(pt),
 		}
 	}
-	p.table([]string{"ITEM", "POINT", "TIME", ">FILES", ">SOURCE", ">NEW", ">STORED", ">SKIPPED", "TAGS"}, rows)
+	p.table([]string{"ITEM", "POINT", "TIME", ">FILES", ">SOURCE", ">NEW", ">STORED", ">SKIPPED", "TAGS", "STATE"}, rows)
+}
+
+// pointState says what is to be known of a point besides what it holds.
+func (p *page) pointState(pt control.Point) string {
+	var s []string
+	if pt.Damaged {
+		s = append(s, "damaged")
+	}
+	if len(pt.Holds) > 0 {
+		s = append(s, "held")
+	}
+	if !pt.Goes.IsZero() {
+		s = append(s, "goes after "+when(pt.Goes, p.now))
+	}
+	return strings.Join(s, ", ")
 }
 
 func (a *app) pointShowCmd() *cobra.Command {
@@ -95,6 +111,15 @@ func (p *page) point(pt control.Point) {
 		p.fact("skipped", counted(s.Skipped, "entry"))
 	}
 	p.fact("took", lasting(seconds(s.Seconds)))
+	if pt.Damaged {
+		p.fact("damaged", "a verify found that it does not restore as a whole: coffer verify "+pt.Item+"@"+pt.ID)
+	}
+	if !pt.Goes.IsZero() {
+		p.fact("goes", "after "+when(pt.Goes, p.now))
+	}
+	for _, h := range pt.Holds {
+		p.fact("held", fmt.Sprintf("for %s since %s: %s (%s)", h.Owner, when(h.Since, p.now), h.Reason, h.ID))
+	}
 }
 
 // entryTime writes a time in one width, whatever its distance.

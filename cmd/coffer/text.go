@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -161,7 +162,8 @@ func when(t, now time.Time) string {
 // page gathers text to be shown.
 type page struct {
 	strings.Builder
-	now time.Time
+	now   time.Time
+	width int // that tables are made to fit into, where they can; 0: as wide as they are
 }
 
 // line adds a line.
@@ -232,4 +234,70 @@ func (p *page) table(head []string, rows [][]string) {
 		}
 		p.line("%s", strings.TrimRight(b.String(), " "))
 	}
+}
+
+// leastCell is the width that a cell keeps when a table is made to fit.
+const leastCell = 12
+
+// fitted adds a table that fits into the page: if it is too wide, columns are left out
+// as spare names them, and then the widest cells are cut.
+func (p *page) fitted(head []string, rows [][]string, spare ...string) {
+	for p.width > 0 && tableWidth(head, rows) > p.width && len(spare) > 0 {
+		if i := slices.Index(head, spare[0]); i >= 0 {
+			head = slices.Delete(slices.Clone(head), i, i+1)
+			for r := range rows {
+				rows[r] = slices.Delete(slices.Clone(rows[r]), i, i+1)
+			}
+		}
+		spare = spare[1:]
+	}
+	for p.width > 0 {
+		over := tableWidth(head, rows) - p.width
+		column, most := widest(rows)
+		if over <= 0 || most <= leastCell {
+			break
+		}
+		for _, row := range rows {
+			row[column] = cut(row[column], max(leastCell, most-over))
+		}
+	}
+	p.table(head, rows)
+}
+
+// cut shortens text in its middle.
+func cut(s string, width int) string {
+	r := []rune(safe(s))
+	if len(r) <= width {
+		return s
+	}
+	left := width / 2
+	return string(r[:left]) + "…" + string(r[len(r)-(width-left-1):])
+}
+
+// widest returns the column that has the widest cell, and its width.
+func widest(rows [][]string) (column, width int) {
+	for _, row := range rows {
+		for i, cell := range row {
+			if n := utf8.RuneCountInString(safe(cell)); n > width {
+				column, width = i, n
+			}
+		}
+	}
+	return column, width
+}
+
+// tableWidth is how wide a table is, as table writes it.
+func tableWidth(head []string, rows [][]string) int {
+	total := -2
+	for i, h := range head {
+		width, used := utf8.RuneCountInString(strings.TrimPrefix(h, ">")), false
+		for _, row := range rows {
+			width = max(width, utf8.RuneCountInString(safe(row[i])))
+			used = used || row[i] != ""
+		}
+		if used {
+			total += width + 2
+		}
+	}
+	return total
 }

@@ -9,6 +9,7 @@ import (
 )
 
 func (a *app) verifyCmd() *cobra.Command {
+	var req control.VerifyRequest
 	var detach bool
 	level := string(control.VerifyData)
 	cmd := &cobra.Command{
@@ -17,21 +18,33 @@ func (a *app) verifyCmd() *cobra.Command {
 		Long: `Check that points can be restored: of one item or of all, one point or all.
 
 The level "data" reads, opens and compares everything, as a restore would. The
-level "structure" checks that all that points refer to is there, and reads little.`,
+level "structure" checks that all that points refer to is there, and reads little.
+With --part only a part of the data is read, what was not read for longest: so many
+in a hundred.
+
+--restore restores the newest point into a scratch folder of the agent, compares it
+and removes it again. --repair rebuilds indexes, and stores again what is damaged
+and the source still has. It throws nothing away.`,
 		Example: `  coffer verify
   coffer verify etc@latest
-  coffer verify --level structure`,
+  coffer verify --part 10
+  coffer verify etc --restore`,
 		Args: takes(0, 1, "one item"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := control.VerifyRequest{Level: control.VerifyLevel(level)}
-			if req.Level != control.VerifyData && req.Level != control.VerifyStructure {
-				return &usageError{fmt.Sprintf("--level %q is not known", level), "use structure or data"}
+			if cmd.Flags().Changed("level") {
+				req.Level = control.VerifyLevel(level)
+			}
+			if err := verifyOptions(cmd, req); err != nil {
+				return err
 			}
 			if len(args) == 1 {
 				var err error
 				if req.Item, req.Point, err = splitPoint(args[0]); err != nil {
 					return err
 				}
+			}
+			if req.Restore && (req.Item == "" || req.Point != "") {
+				return &usageError{"--restore is of the newest point of one item", "name the item alone: coffer verify ITEM --restore"}
 			}
 			j, err := a.Verify(cmd.Context(), req)
 			if err != nil {
@@ -41,8 +54,26 @@ level "structure" checks that all that points refer to is there, and reads littl
 		},
 	}
 	cmd.Flags().StringVar(&level, "level", level, "how `deep`: structure, data")
+	cmd.Flags().IntVar(&req.Part, "part", 0, "read only this `percentage` of the data: what was not read for longest")
+	cmd.Flags().BoolVar(&req.Repair, "repair", false, "mend what can be mended from the source")
+	cmd.Flags().BoolVar(&req.Restore, "restore", false, "restore the newest point into a scratch folder and compare it")
 	cmd.Flags().BoolVar(&detach, "detach", false, "do not wait")
 	return cmd
+}
+
+// verifyOptions refuses what cannot be meant together.
+func verifyOptions(cmd *cobra.Command, req control.VerifyRequest) error {
+	switch {
+	case req.Level != "" && req.Level != control.VerifyData && req.Level != control.VerifyStructure:
+		return &usageError{fmt.Sprintf("--level %q is not known", req.Level), "use structure or data"}
+	case cmd.Flags().Changed("part") && (req.Part < 1 || req.Part > 100):
+		return &usageError{fmt.Sprintf("--part %d is not a percentage", req.Part), "use 1 to 100"}
+	case req.Part > 0 && req.Level == control.VerifyStructure:
+		return &usageError{"--part is of the data, and the level structure reads none", "leave out one of the two"}
+	case req.Restore && (req.Repair || req.Part > 0 || req.Level != ""):
+		return &usageError{"--restore takes a point as a whole, and mends nothing", "leave out --level, --part and --repair"}
+	}
+	return nil
 }
 
 func (p *page) verified(j control.Job, r control.VerifyResult) {
@@ -52,7 +83,13 @@ func (p *page) verified(j control.Job, r control.VerifyResult) {
 	}
 	p.line("%s: %s verified: %s", safe(jobLabel(j)), counted(r.Points, "point"), verdict)
 	p.line("     %s, %s, %s read; %s", counted(r.Objects, "object"), counted(r.Files, "file"), size(r.ReadBytes), lasting(seconds(r.Seconds)))
+	if r.Compared > 0 {
+		p.line("     %s restored and compared", counted(r.Compared, "file"))
+	}
 	for _, f := range r.Faults {
 		p.line("     %s", safe(f))
+	}
+	for _, m := range r.Repaired {
+		p.line("     mended: %s", safe(m))
 	}
 }

@@ -26,7 +26,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command().ExecuteContext(ctx)
 	stop()
-	if err != nil && !errors.Is(err, errSkipped) {
+	if err != nil && !isAnswer(err) {
 		fmt.Fprintln(os.Stderr, "cofferd:", err)
 		if e := control.AsError(err); e.Next != "" {
 			fmt.Fprintln(os.Stderr, "  next  ", e.Next)
@@ -35,9 +35,19 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
+// isAnswer tells whether an error is there for its exit code alone: what there is to
+// say was said.
+func isAnswer(err error) bool {
+	return errors.Is(err, errSkipped) || errors.Is(err, errStopped) || errors.Is(err, errNotInstalled)
+}
+
 func exitCode(err error) int {
 	var usage usageError
 	switch {
+	case errors.Is(err, errStopped):
+		return exitStopped
+	case errors.Is(err, errNotInstalled):
+		return exitNotInstalled
 	case errors.Is(err, errSkipped):
 		return control.ExitSkipped
 	case errors.As(err, &usage):
@@ -61,7 +71,9 @@ func command() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(), rescueCommand())
+	root.AddCommand(runCommand(), rescueCommand(), scrubCommand(), checkCommand())
+	root.AddCommand(serviceCommands()...)
 	return root
 }

@@ -52,7 +52,7 @@ func TestKeyCheck(t *testing.T) {
 	h.coffer("key", "check", "main").says(control.ExitDone).golden("key-check-well.golden", c.varies(h))
 	c.SetRecovery(inVault, kvtest.RecoverablePurgeable, 90)
 	h.coffer("key", "check", "main").says(control.ExitFailed).golden("key-check-purgeable.golden", c.varies(h))
-	h.coffer("vault", "create", "local").fails(control.ExitKeys, "purge_protection")
+	h.coffer("vault", "create", "local").fails(control.ExitFailed, "purge_protection")
 	if exists(h.path("vault")) {
 		t.Error("a vault was made with a key that can be lost at once")
 	}

@@ -107,7 +107,7 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	parts, closeParts := newParts(log, time.Now)
 	defer closeParts()
-	st, err := parts.Store(ctx, o.store)
+	st, err := parts.Store(ctx, config.Vault{Store: o.store})
 	if err != nil {
 		return agent.Fault(err)
 	}
@@ -208,13 +208,16 @@ func (r *rescue) restore(ctx context.Context, w io.Writer, what, to string, o re
 		return err
 	}
 	defer it.Close()
-	pointName, err := agent.PickPoint(ctx, it, selector, time.Local)
+	var p *catalog.Point
+	notes, err := agent.PickReadable(ctx, it, selector, time.Now(), func(name catalog.PointName) (err error) {
+		p, err = it.Point(ctx, name)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	p, err := it.Point(ctx, pointName)
-	if err != nil {
-		return err
+	for _, n := range notes {
+		fmt.Fprintln(os.Stderr, "cofferd:", n)
 	}
 	index, err := r.parts.Index(ctx, filepath.Join(r.dir, it.ID().String()))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -30,13 +31,14 @@ func runCommand() *cobra.Command {
 		Use:   "run --config FILE",
 		Short: "Run the service in the foreground",
 		Long: `Run the service in the foreground, until SIGINT or SIGTERM. Running jobs stop at a
-safe point; a backup that was stopped goes on where it was when it is run again.`,
+safe point; a backup that was stopped goes on where it was when it is run again.
+SIGHUP has the configuration read anew, as coffer config reload does.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return run(cmd.Context(), path)
+			return underManager(cmd.Context(), func(ctx context.Context) error { return run(ctx, path) })
 		},
 	}
-	cmd.Flags().StringVar(&path, "config", "/etc/coffer/coffer.yaml", "configuration file")
+	cmd.Flags().StringVar(&path, "config", defaultConfig(), "configuration `file`")
 	return cmd
 }
 
@@ -56,14 +58,9 @@ func run(ctx context.Context, path string) error {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 
-	opts := control.ListenOptions{Group: settings.Agent.SocketGroup}
-	access, err := control.LocalAccess(opts)
+	access, listener, err := listen(ctx, settings.Agent, log)
 	if err != nil {
-		return fmt.Errorf("agent.socket_group: %w", err)
-	}
-	listener, err := control.Listen(ctx, settings.Agent.Socket, opts)
-	if err != nil {
-		return fmt.Errorf("open control socket: %w", err)
+		return err
 	}
 	parts, closeParts := newParts(log, time.Now)
 	defer closeParts()
@@ -71,9 +68,34 @@ func run(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("audit.syslog: %w", err)
 	}
+	watched, err := supervisor(log)
+	if err != nil {
+		return err
+	}
+	hup, ignore := reloads()
+	defer ignore()
 	return agent.Run(ctx, agent.Config{
-		Settings: settings, Parts: parts, Clock: time.Now, After: time.After, Sinks: sinks, Log: log, Program: versionInfo(path),
+		Settings: settings, Load: func() (*config.Config, error) { return config.Load(path) }, Reload: hup, Supervisor: watched,
+		Parts: parts, Clock: time.Now, After: time.After, Sinks: sinks, Log: log, Program: versionInfo(path),
 	}, listener, access)
+}
+
+// listen opens the control socket, or takes it from systemd.
+func listen(ctx context.Context, cfg config.Agent, log *slog.Logger) (access control.Access, l net.Listener, err error) {
+	opts := control.ListenOptions{Group: cfg.SocketGroup, Roles: map[control.Role][]string{
+		control.RoleViewer: cfg.Roles.Viewer, control.RoleOperator: cfg.Roles.Operator,
+		control.RoleRestorer: cfg.Roles.Restorer, control.RoleKeyAdmin: cfg.Roles.KeyAdmin,
+	}}
+	if access, err = control.LocalAccess(opts); err != nil {
+		return access, nil, err
+	}
+	if l, err = handedOver(cfg.Socket, log); l != nil || err != nil {
+		return access, l, err
+	}
+	if l, err = control.Listen(ctx, cfg.Socket, opts); err != nil {
+		return access, nil, fmt.Errorf("open control socket: %w", err)
+	}
+	return access, l, nil
 }
 
 // auditSinks is where the audit log goes besides the agent's state.
@@ -101,9 +123,15 @@ func newLogger(cfg config.Log) (*slog.Logger, error) {
 			return nil, fmt.Errorf("agent.log.level: %w", err)
 		}
 	}
+	if h := managerLog(level); h != nil {
+		return slog.New(h), nil
+	}
 	opts := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+	}
+	if h := newJournalHandler(level); h != nil {
+		return slog.New(h), nil
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
 }

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
+	_ "time/tzdata" // a host without zone files keeps the times of its policies
 
 	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/config"
@@ -18,12 +20,14 @@ import (
 	sourcefiles "github.com/cofferbackup/coffer/backup/source/files"
 	"github.com/cofferbackup/coffer/backup/source/stream"
 	"github.com/cofferbackup/coffer/catalog/sqlite"
+	"github.com/cofferbackup/coffer/internal/throttle"
 	"github.com/cofferbackup/coffer/kek/keyvault"
 	"github.com/cofferbackup/coffer/kek/pkcs11"
 	"github.com/cofferbackup/coffer/restore/target"
 	targetfiles "github.com/cofferbackup/coffer/restore/target/files"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/dir"
+	"github.com/cofferbackup/coffer/store/limit"
 	"github.com/cofferbackup/coffer/store/retry"
 	"github.com/cofferbackup/coffer/store/s3"
 )
@@ -38,12 +42,26 @@ type wiring struct {
 	clock  func() time.Time
 	tokens *pkcs11.Pool
 	clouds *keyvault.Pool
+
+	readOnly bool // stores are only looked at
+
+	mu     sync.Mutex
+	limits map[string]limits // by URL
+
+	retries sync.Map // of *atomic.Int64, by URL
+}
+
+// openToRead opens a store that is only looked at.
+func openToRead(ctx context.Context, log *slog.Logger, clock func() time.Time, url string) (*patient, error) {
+	w := &wiring{log: log, clock: clock, readOnly: true, limits: make(map[string]limits)}
+	return w.patient(ctx, config.Vault{Store: url})
 }
 
 // newParts returns what opens the things that a configuration names, and what
 // closes that which they share.
 func newParts(log *slog.Logger, clock func() time.Time) (agent.Parts, func()) {
-	w := &wiring{log: log, clock: clock, tokens: pkcs11.NewPool(pkcs11.Config{Log: log, Now: clock}), clouds: keyvault.NewPool()}
+	w := &wiring{log: log, clock: clock, tokens: pkcs11.NewPool(pkcs11.Config{Log: log, Now: clock}), clouds: keyvault.NewPool(),
+		limits: make(map[string]limits)}
 	closeParts := func() {
 		if err := w.tokens.Close(); err != nil {
 			log.Warn("tokens not closed", "err", err)
@@ -54,17 +72,43 @@ func newParts(log *slog.Logger, clock func() time.Time) (agent.Parts, func()) {
 	}
 	return agent.Parts{
 		Store: w.openStore, MakeStore: w.makeStore, Key: w.openKey, Escrow: w.openEscrow, MakeKey: w.makeKey, CheckKey: w.checkKey,
-		Source: w.source, Target: w.target, Index: w.index,
+		Source: w.source, Target: w.target, Index: w.index, Secret: readSecret, Retries: w.retried,
 	}, closeParts
 }
 
-func (w *wiring) openStore(ctx context.Context, url string) (store.Store, error) {
-	st, err := w.bareStore(ctx, url)
+// limits are what all stores of one URL keep to.
+type limits struct{ upload, download *throttle.Limiter }
+
+// limitsOf returns the limits of a store, and has them as they are said now.
+func (w *wiring) limitsOf(url string, cfg config.Limits) limits {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l, ok := w.limits[url]
+	if !ok {
+		l = limits{throttle.New(throttle.Config{Now: w.clock}), throttle.New(throttle.Config{Now: w.clock})}
+		w.limits[url] = l
+	}
+	l.upload.SetRate(int64(cfg.Upload))
+	l.download.SetRate(int64(cfg.Download))
+	return l
+}
+
+func (w *wiring) openStore(ctx context.Context, vault config.Vault) (store.Store, error) {
+	st, err := w.patient(ctx, vault)
 	if err != nil {
 		return nil, err
 	}
-	return patient{retry.New(st, retry.Config{Notify: func(tries int, err error, wait time.Duration) {
-		w.log.Warn("store does not answer, trying again", "store", url, "tries", tries, "wait", wait.Round(time.Millisecond), "err", err)
+	return st, nil
+}
+
+func (w *wiring) patient(ctx context.Context, vault config.Vault) (*patient, error) {
+	st, err := w.bareStore(ctx, vault.Store, w.limitsOf(vault.Store, vault.Limits))
+	if err != nil {
+		return nil, err
+	}
+	return &patient{retry.New(st, retry.Config{Notify: func(tries int, err error, wait time.Duration) {
+		w.retriesOf(vault.Store).Add(1)
+		w.log.Warn("store does not answer, trying again", "store", vault.Store, "tries", tries, "wait", wait.Round(time.Millisecond), "err", err)
 	}}), st}, nil
 }
 
@@ -81,31 +125,42 @@ func (p patient) Close() error {
 	return nil
 }
 
-func (w *wiring) bareStore(ctx context.Context, url string) (store.Store, error) {
+func (w *wiring) bareStore(ctx context.Context, url string, l limits) (store.Store, error) {
 	switch scheme, _, _ := strings.Cut(url, ":"); scheme {
 	case "file":
 		root, err := dir.ParseURL(url)
 		if err != nil {
 			return nil, err
 		}
-		return dir.Open(root)
+		st, err := dir.OpenWith(dir.Config{Root: root, Now: w.clock, ReadOnly: w.readOnly})
+		if err != nil {
+			return nil, err
+		}
+		return limit.New(st, limit.Config{Upload: l.upload.Wait, Download: l.download.Wait}), nil
 	case "s3":
 		cfg, err := s3.ParseURL(url)
 		if err != nil {
 			return nil, err
 		}
+		cfg.Now, cfg.Upload, cfg.Download = w.clock, l.upload.Wait, l.download.Wait
 		return s3.Open(ctx, cfg)
 	}
-	return nil, fmt.Errorf("store %q is neither file:///FOLDER nor s3://HOST/BUCKET", url)
+	e := &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("store %q is neither file:///FOLDER nor s3://HOST/BUCKET", url)}
+	if strings.HasPrefix(url, "/") {
+		e.Next = "for a folder, write file://" + url
+	} else {
+		e.Next = "write the store as the vault's recovery sheet has it"
+	}
+	return nil, e
 }
 
-func (w *wiring) makeStore(ctx context.Context, url string) (store.Store, error) {
-	if root, err := dir.ParseURL(url); err == nil {
+func (w *wiring) makeStore(ctx context.Context, vault config.Vault) (store.Store, error) {
+	if root, err := dir.ParseURL(vault.Store); err == nil {
 		if err := dir.Create(root); err != nil {
 			return nil, err
 		}
 	}
-	return w.openStore(ctx, url)
+	return w.openStore(ctx, vault)
 }
 
 func (w *wiring) source(item config.Item, name string, data agent.Stream) (source.Source, error) {

@@ -34,6 +34,11 @@ type Backend struct {
 	Warnings  []string                      // of every vault that is made
 	Erasures  map[string]control.ItemErased // by item
 	Audit     control.AuditReport
+	// PolicyList is told with Explained, by policy.
+	PolicyList []control.Policy
+	Explained  map[string]control.Explanation
+	Diagnosis  control.Diagnosis
+	Reload     control.ConfigReport
 	// Script says what a job does, by its kind and item, or else vault. A job runs
 	// when it is first followed; without a script it is done at once.
 	Script func(kind, subject string) Play
@@ -51,7 +56,7 @@ type Play struct {
 	// Waits says that after Events the job runs until it is cancelled or its input
 	// has been read.
 	Waits bool
-	End   control.Job // the State, Result, Error, Progress and Skips that it ends with
+	End   control.Job // the State, Result, Error, Progress, Skips and Output that it ends with
 }
 
 type job struct {

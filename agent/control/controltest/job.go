@@ -109,7 +109,7 @@ func (j *job) end(b *Backend) {
 		return
 	}
 	end := j.play.End
-	j.State, j.Result, j.Error, j.Skips = end.State, end.Result, end.Error, end.Skips
+	j.State, j.Result, j.Error, j.Skips, j.Output = end.State, end.Result, end.Error, end.Skips, end.Output
 	if end.Point != "" {
 		j.Point = end.Point
 	}

@@ -1,0 +1,220 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cofferbackup/coffer/agent/config"
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/policy"
+	"github.com/cofferbackup/coffer/agent/prune"
+	"github.com/cofferbackup/coffer/agent/schedule"
+	"github.com/cofferbackup/coffer/catalog"
+)
+
+// upcoming is how many of a policy's next runs are told.
+const upcoming = 5
+
+// Policies implements control.Policies.
+func (a *Agent) Policies(context.Context) ([]control.Policy, error) {
+	cfg := a.settings()
+	out := []control.Policy{}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Policies)) {
+		out = append(out, a.describePolicy(cfg, name))
+	}
+	return out, nil
+}
+
+// describePolicy says how a policy stands.
+func (a *Agent) describePolicy(cfg *config.Config, name string) control.Policy {
+	p := cfg.Policies[name]
+	out := control.Policy{Name: name, Schedule: p.Schedule, Timezone: p.Timezone, Retention: control.KeepsEverything}
+	if r, ok := p.Keeps(); ok {
+		out.Retention = retentionWords(r)
+	}
+	for _, item := range p.Items {
+		t := a.backupTask(cfg, name, item)
+		t.Blocked = a.blocked(cfg.Items[item].Vault)
+		s := a.plan.State(t)
+		it := control.PolicyItem{Item: item, Last: s.Last, Next: s.Next, Failures: s.Failures, Job: s.Job, Paused: s.Paused}
+		if j, err := a.jobs.Get(s.Job); err == nil && s.Failures > 0 {
+			it.Error = j.Snapshot().Error
+		}
+		out.Items = append(out.Items, it)
+		if runs, err := t.Spec.Schedule(); err == nil && runs != nil {
+			out.Next = append(out.Next, runs.Runs(a.Clock(), upcoming)...)
+		}
+	}
+	slices.SortFunc(out.Next, time.Time.Compare)
+	out.Next = slices.CompactFunc(out.Next, time.Time.Equal)
+	out.Next = out.Next[:min(len(out.Next), upcoming)]
+	return out
+}
+
+// noPolicy says that the configuration has no such policy.
+func noPolicy(name string) error { return notFound("policy", name, "coffer policy list") }
+
+// Explain implements control.Policies.
+func (a *Agent) Explain(ctx context.Context, name string) (control.Explanation, error) {
+	cfg := a.settings()
+	p, ok := cfg.Policies[name]
+	if !ok {
+		return control.Explanation{}, noPolicy(name)
+	}
+	out := control.Explanation{Policy: a.describePolicy(cfg, name), Points: []control.PointFate{}}
+	for _, item := range p.Items {
+		fates, err := a.explainItem(ctx, item)
+		if control.CodeOf(err) == control.CodeNotFound {
+			continue // nothing there yet
+		}
+		if err != nil {
+			return out, err
+		}
+		out.Points = append(out.Points, fates...)
+	}
+	slices.SortStableFunc(out.Points, func(x, y control.PointFate) int { return x.Time.Compare(y.Time) })
+	return out, nil
+}
+
+// explainItem says of each point of an item why it is kept, or when it goes.
+func (a *Agent) explainItem(ctx context.Context, name string) ([]control.PointFate, error) {
+	it, synced, err := a.remembering(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer it.close()
+	if synced.Unopened != nil {
+		return nil, Fault(synced.Unopened)
+	}
+	decided, fates, err := a.decisions(ctx, it, policy.Allow{})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]control.PointFate, 0, len(decided))
+	for _, d := range decided {
+		point := catalog.PointName(d.Point.ID)
+		f := control.PointFate{Item: name, Point: point.String(), Time: d.Point.Time, Keep: d.Keep, Reasons: d.Reasons,
+			Expires: d.Expires, Pinned: d.Pinned, Goes: fates.goes[point]}
+		_, asked := fates.asked[point]
+		switch {
+		case len(fates.holds[point]) > 0 || d.Keep && !asked: // also if it is marked: a prune asks again
+			f.Goes = time.Time{}
+		case d.Keep:
+			f.Keep, f.Reasons, f.Expires, f.Pinned = false, []string{"somebody asked for it to go"}, time.Time{}, false
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// decisions says of each point of an item whether its policy keeps it, oldest first. An
+// item without a retention keeps all.
+func (a *Agent) decisions(ctx context.Context, it *item, allow policy.Allow) ([]policy.Decision, fates, error) {
+	fates, err := a.fates(ctx, it)
+	if err == nil {
+		err = Fault(fates.fault)
+	}
+	if err != nil {
+		return nil, fates, err
+	}
+	var there []catalog.Summary
+	for s, err := range it.index.Summaries(ctx, catalog.PointQuery{}) {
+		if err != nil {
+			return nil, fates, err
+		}
+		if s.State != catalog.PointGone {
+			there = append(there, s)
+		}
+	}
+	points := prune.Points(there, fates.all)
+	_, p := a.settings().PolicyOf(it.Name())
+	keeps, ok := p.Keeps()
+	if ok {
+		decided, err := policy.Decide(points, keeps, a.Clock(), allow)
+		return decided, fates, err
+	}
+	decided := make([]policy.Decision, 0, len(points))
+	for _, p := range points {
+		why := []string{"no retention: everything is kept"}
+		for _, h := range p.Holds {
+			why = append(why, h.Why())
+		}
+		decided = append(decided, policy.Decision{Point: p, Keep: true, Reasons: why, Pinned: true})
+	}
+	return decided, fates, nil
+}
+
+// retentionWords says what is kept; "" if there is no rule.
+func retentionWords(r policy.Retention) string {
+	var words []string
+	for _, f := range []struct {
+		name string
+		n    int
+	}{
+		{"last", r.Last}, {"hourly", r.Hourly}, {"daily", r.Daily}, {"weekly", r.Weekly}, {"monthly", r.Monthly}, {"yearly", r.Yearly},
+	} {
+		if f.n > 0 {
+			words = append(words, fmt.Sprintf("%s %d", f.name, f.n))
+		}
+	}
+	if r.Within > 0 {
+		words = append(words, "within "+policy.Span(r.Within))
+	}
+	if len(r.Tags) > 0 {
+		words = append(words, "tags "+strings.Join(r.Tags, " "))
+	}
+	if r.Minimum > 1 {
+		words = append(words, fmt.Sprintf("minimum %d", r.Minimum))
+	}
+	return strings.Join(words, ", ")
+}
+
+// RunPolicy implements control.Policies. What it starts is beside the schedule: it
+// changes nothing about when the policy runs next.
+func (a *Agent) RunPolicy(ctx context.Context, req control.PolicyRun) ([]control.Job, error) {
+	cfg := a.settings()
+	p, ok := cfg.Policies[req.Name]
+	if !ok {
+		return nil, noPolicy(req.Name)
+	}
+	items := p.Items
+	if req.Item != "" {
+		if !slices.Contains(items, req.Item) {
+			return nil, &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("policy %s has no item %q", req.Name, req.Item),
+				Next: "see what it has: coffer policy show " + req.Name}
+		}
+		items = []string{req.Item}
+	}
+	var out []control.Job
+	for _, item := range items {
+		j, err := a.ask(a.backupTask(cfg, req.Name, item), control.PeerFrom(ctx).String())
+		if err != nil {
+			return out, err
+		}
+		out = append(out, j)
+	}
+	return out, nil
+}
+
+// ask starts a run that somebody asks for, or returns the one that has not ended.
+func (a *Agent) ask(t schedule.Task, by string) (control.Job, error) {
+	for {
+		id, begun, err := a.plan.Ask(t, by)
+		if err != nil {
+			return control.Job{}, err
+		}
+		j, err := a.jobs.Get(id)
+		if err != nil {
+			return control.Job{}, err
+		}
+		s := j.Snapshot()
+		if begun || !s.State.Ended() {
+			return s, nil
+		}
+		a.plan.Ended(t, id, outcome(s)) // it did just now, and nobody has said so yet
+	}
+}

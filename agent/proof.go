@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/cofferbackup/coffer/agent/audit"
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/proof"
+	"github.com/cofferbackup/coffer/backup/source"
+	"github.com/cofferbackup/coffer/catalog"
+)
+
+// proof returns what is known of what can be restored of an item of the configuration.
+func (a *Agent) proof(item string) control.Proof {
+	return a.proofs.Entry(a.settings().Items[item].Vault, item).Proof()
+}
+
+// scratch is where points of a vault are restored to be compared.
+func (a *Agent) scratch(vault string) *proof.Scratch {
+	state, err := filepath.Abs(a.state.dir)
+	if err != nil {
+		state = a.state.dir
+	}
+	owner := sha256.Sum256([]byte(a.host + "\x00" + state))
+	return &proof.Scratch{Dir: a.settings().Vaults[vault].Verify.Scratch, Owner: fmt.Sprintf("%x", owner[:5]), Run: a.process, Target: a.Parts.Target}
+}
+
+// cleanScratch removes what proofs left behind that died with the agent before this one.
+func (a *Agent) cleanScratch(ctx context.Context) {
+	cleaned := make(map[string]bool)
+	for name := range a.settings().Vaults {
+		s := a.scratch(name)
+		if cleaned[s.Dir] {
+			continue
+		}
+		cleaned[s.Dir] = true
+		if err := s.Clean(ctx); err != nil && ctx.Err() == nil {
+			a.Log.Warn("left over from a proof by restore; remove it by hand", "vault", name, "scratch", s.Dir, "err", err)
+		}
+	}
+}
+
+// prove restores a point of an item into the scratch folder and compares it.
+func (w *verifier) prove(ctx context.Context, name string) error {
+	it, p, err := w.open(ctx, name, w.ask.Point, "")
+	if err != nil {
+		return err
+	}
+	defer it.close()
+	src, err := w.original(name)
+	if err != nil {
+		return err
+	}
+	scratch := w.scratch(it.vault.name)
+	e := audit.Event{Kind: audit.RestoreStarted, Vault: it.vault.name, Item: name, Point: p.Name.String(), By: w.job.Snapshot().By, Job: w.job.ID(),
+		Fields: map[string]string{"target": scratch.Dir, "purpose": "proof"}}
+	if err := w.record(ctx, e); err != nil {
+		return err
+	}
+	before := w.proving.Faults.Load()
+	findings, err := proof.Restore(ctx, proof.Config{Point: p, Reader: it.reader, Scratch: scratch, Source: src, Progress: &w.proving, Log: w.Log})
+	faults := int64(w.proving.Faults.Load() - before)
+	e.Kind, e.Outcome = audit.RestoreDone, "done"
+	if err != nil || faults > 0 {
+		e.Outcome, e.Says = "failed", fmt.Sprintf("%d entries did not come back as they were", faults)
+		if err != nil {
+			e.Says = err.Error()
+		}
+	}
+	if err := errors.Join(err, w.record(ctx, e)); err != nil {
+		return roomFault(err, it.vault.name)
+	}
+	for _, f := range findings {
+		w.fault(fmt.Sprintf("point %s %s: %v", p.Name, f.Path, f.Err))
+	}
+	w.faults += int(faults) - len(findings)
+	return w.rememberProof(ctx, it, p, faults)
+}
+
+// original returns the source that a point is compared with: nil if it can be read only
+// once.
+func (w *verifier) original(name string) (source.Source, error) {
+	cfg := w.settings().Items[name]
+	if cfg.Files == nil {
+		return nil, nil
+	}
+	src, err := w.Parts.Source(cfg, "", nil)
+	if err != nil {
+		return nil, fmt.Errorf("item %s: %w", name, err)
+	}
+	return src, nil
+}
+
+// roomFault says what to do where there is no room for a proof.
+func roomFault(err error, vault string) error {
+	if !errors.Is(err, proof.ErrSpace) {
+		return err
+	}
+	return &control.Error{Code: control.CodeFailed, Message: err.Error(),
+		Next: fmt.Sprintf("make room there, or name a larger folder in the config: vaults.%s.verify.scratch", vault)}
+}
+
+func (w *verifier) rememberProof(ctx context.Context, it *item, p *catalog.Point, faults int64) error {
+	if faults > 0 {
+		if _, err := w.syncPoints(ctx, it); err != nil { // only what is remembered can be noted
+			return err
+		}
+		if err := it.index.DamagePoints(ctx, map[catalog.PointName]bool{p.Name: true}); err != nil {
+			return err
+		}
+	}
+	newest := catalog.PointName("")
+	for name, err := range it.PointNames(ctx) {
+		if err != nil {
+			return err
+		}
+		newest = name
+	}
+	if p.Name < newest && w.ask.Point != "" { // an old one proves nothing of today
+		return nil
+	}
+	return w.proofs.Change(it.vault.name, it.Name(), func(e *proof.Entry) {
+		e.RestoreFaults = faults
+		if faults == 0 {
+			e.Restore = w.Clock()
+		}
+	})
+}

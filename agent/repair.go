@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/repair"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/restore"
+	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/pack"
+)
+
+// repair mends an item that nobody else of this agent works on.
+func (w *verifier) repair(ctx context.Context, it *item) error {
+	level, err := chunk.ParseLevel(w.settings().Vaults[it.vault.name].Compression)
+	if err != nil {
+		return err
+	}
+	done, err := repair.Run(ctx, repair.Config{
+		Item: it.Item, Index: it.index, Packs: it.vault.store, Level: level, Host: w.host, Clock: w.Clock,
+		Options: store.PutOptions{Retention: w.retention(it.vault.name)},
+		Verify: func(ctx context.Context, read func(pack.ID) bool) (restore.Report, error) {
+			w.job.Follow(w.progress)
+			return w.check(ctx, it, restore.VerifyConfig{Read: read})
+		},
+		BringUp: func(ctx context.Context) (catalog.Synced, error) {
+			it.sync.Lock()
+			defer it.sync.Unlock()
+			return w.broughtUp(ctx, it, it.SyncPacks)
+		},
+		Backup: func(ctx context.Context) (string, error) { return w.again(ctx, it, level) },
+	})
+	for _, line := range done.Repaired {
+		w.job.Note("info", line)
+	}
+	w.out.Repaired = append(w.out.Repaired, done.Repaired[:min(len(done.Repaired), queue.MaxNotes)]...)
+	if err != nil {
+		return err
+	}
+	if done.Unread != nil {
+		w.job.Note("warning", fmt.Sprintf("the source cannot be read again, so nothing was stored again: %v", done.Unread))
+	}
+	w.found(done.Left.Findings, 0)
+	w.lost = done.Left.Points
+	return nil
+}
+
+// again backs the item up, every file read.
+func (w *verifier) again(ctx context.Context, it *item, level chunk.Level) (string, error) {
+	if _, err := w.mayWrap(ctx, it.vault); err != nil {
+		return "", err
+	}
+	result, err := w.backup(ctx, w.job, it, control.BackupRequest{Item: it.Name(), FullRead: true}, level)
+	if err != nil {
+		return "", err
+	}
+	p := result.Point
+	return fmt.Sprintf("point %s, %d files, %d bytes of them stored anew", p.ID, p.Stats.Files, p.Stats.NewBytes), nil
+}

@@ -1,0 +1,35 @@
+// Package packaging is what installs Coffer on a host: the units of systemd, which
+// the packages and "cofferd install" share.
+package packaging
+
+import (
+	_ "embed"
+	"strings"
+)
+
+//go:embed systemd/cofferd.service
+var unit string
+
+// The lines of the unit that say where things are, as the packages have them.
+const (
+	unitStart  = "ExecStart=/usr/bin/cofferd run --config /etc/coffer/coffer.yaml\n"
+	unitReload = "ExecReload=/usr/bin/coffer config reload\n"
+)
+
+// Unit returns the unit of the service for programs and a configuration that are
+// where they are given: absolute paths.
+func Unit(cofferd, coffer, config string) string {
+	return strings.NewReplacer(
+		unitStart, "ExecStart="+quote(cofferd)+" run --config "+quote(config)+"\n",
+		unitReload, "ExecReload="+quote(coffer)+" config reload\n",
+	).Replace(unit)
+}
+
+// quote makes one word of a command line of systemd (systemd.service(5)).
+func quote(s string) string {
+	s = strings.NewReplacer("%", "%%", "$", "$$").Replace(s)
+	if !strings.ContainsAny(s, " \t\"'\\;") {
+		return s
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
