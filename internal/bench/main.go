@@ -29,16 +29,18 @@ import (
 
 // options are the command line.
 type options struct {
-	cases    []string
-	programs []string
-	rounds   int
-	dir      string // data, repositories and restored files
-	keep     bool
-	out      string // Markdown page that gets the tables
-	bin      string // folder with cofferd and coffer
-	restic   string
-	borg     string
-	making   string // set in the child that makes the data of this case
+	cases      []string
+	programs   []string
+	rounds     int
+	dir        string // data, repositories and restored files
+	keep       bool
+	out        string // Markdown page that gets the tables
+	bin        string // folder with cofferd and coffer
+	restic     string
+	borg       string
+	making     string // set in the child that makes the data of this case
+	pruneFiles int    // of the case p
+	pruning    string // set in the child that does this phase of the case p
 }
 
 func main() {
@@ -59,7 +61,7 @@ func parse(args []string) (options, error) {
 	var o options
 	var cases, programs string
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
-	f.StringVar(&cases, "case", "a,b,c", "cases to run: a source files, b random bytes, c disk image, d a million tiny files")
+	f.StringVar(&cases, "case", "a,b,c,p", "cases to run: a source files, b random bytes, c disk image, d a million tiny files, p prune of a million chunks")
 	f.StringVar(&programs, "program", "coffer,coffer-better,restic,borg", "programs to run; coffer-better is coffer with compression: better")
 	f.IntVar(&o.rounds, "n", 3, "rounds that count, after one that warms up")
 	f.StringVar(&o.dir, "dir", cmp.Or(os.Getenv("BENCH_DIR"), "/dev/shm/coffer-bench"), "folder for data and repositories, best in memory ($BENCH_DIR)")
@@ -69,13 +71,15 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.restic, "restic", "restic", "restic program")
 	f.StringVar(&o.borg, "borg", "borg", "borg program")
 	f.StringVar(&o.making, "make", "", "make the data of one case and end")
+	f.IntVar(&o.pruneFiles, "prune-files", 1_000_000, "files of the case p")
+	f.StringVar(&o.pruning, "pruning", "", "do one phase of the case p and end")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	o.cases, o.programs = strings.Split(cases, ","), strings.Split(programs, ",")
 	for _, name := range o.cases {
-		if _, ok := caseNamed(name); !ok {
-			return o, fmt.Errorf("no case %q: there are a, b, c and d", name)
+		if _, ok := caseNamed(name); !ok && name != pruneCase {
+			return o, fmt.Errorf("no case %q: there are a, b, c, d and p", name)
 		}
 	}
 	for _, name := range o.programs {
@@ -101,12 +105,22 @@ func run(ctx context.Context, o options) (err error) {
 	if o.making != "" {
 		return makeData(ctx, o, o.making)
 	}
+	if o.pruning != "" {
+		return doPhase(ctx, o, prunePhase(o.pruning))
+	}
 	if !o.keep {
 		defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
 	}
 	for _, name := range o.cases {
-		c, _ := caseNamed(name)
-		text, err := runCase(ctx, o, c)
+		c, ok := caseNamed(name)
+		var text string
+		var err error
+		if ok {
+			text, err = runCase(ctx, o, c)
+		} else {
+			c.name = pruneCase
+			text, err = runPrune(ctx, o)
+		}
 		if err != nil {
 			return fmt.Errorf("case %s: %w", name, err)
 		}
