@@ -7,6 +7,7 @@ SHELL      := /bin/bash
 MODULE      := github.com/cofferbackup/coffer
 MINIO       := v0.0.0-20260212201848-7aac2a2c5b7c
 STATICCHECK := v0.8.2
+NFPM        := v2.43.4
 
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
 export COFFER_TOOLS ?= $(CACHE)/coffer-tools
@@ -22,13 +23,15 @@ VERSION ?= $(if $(TAG),$(TAG:v%=%),$(RELEASE)$(if $(COMMIT),-dev+$(COMMIT)))
 # cofferd drives HSMs through cgo where a C compiler with its headers is there,
 # and says so in "coffer version" where it is not.
 CGO     = $(shell printf '\#include <stdlib.h>\n' | $${CC:-gcc} -E - >/dev/null 2>&1 && echo 1 || echo 0)
+# What is released bears the time of the last commit, and of no clock.
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),$(shell stat -c %Y CHANGELOG.md))
 LDFLAGS := -s -w -X $(MODULE)/agent/control.stamp=$(VERSION)
 BUILD   := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 # As root nothing may be missing and nothing is skipped.
 ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 
-.PHONY: build demo demo-keyvault test bench checks lint cross tools clean help
+.PHONY: build demo demo-keyvault test bench package checks lint cross tools clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -65,6 +68,12 @@ bench: ## beside restic and borg; BENCH='-case a -n 1' for a part
 	go build -trimpath -buildvcs=false -o $(TOOLS)/coffer-bench ./internal/bench
 	$(TOOLS)/coffer-bench -o docs/performance.md $(BENCH)
 
+package: ## dist/: deb, rpm, tar.gz, Windows zip, SBOM, checksums
+	@.ci/need package
+	@$(call tool,nfpm,github.com/goreleaser/nfpm/v2/cmd/nfpm,$(NFPM))
+	VERSION='$(VERSION)' SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) TOOLS=$(TOOLS) packaging/build.sh dist $(PARTS)
+	@cat dist/SHA256SUMS
+
 lint: tools ## format, vet, staticcheck, go.mod, import arrows, scripts
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 		[ -z "$$unformatted" ] || { echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; }
@@ -73,7 +82,7 @@ lint: tools ## format, vet, staticcheck, go.mod, import arrows, scripts
 	go mod tidy -diff
 	go test -count=1 ./internal/archtest
 	@if command -v shellcheck >/dev/null; then \
-		echo shellcheck; shellcheck .ci/run .ci/need packaging/demo/*.sh; fi
+		echo shellcheck; shellcheck .ci/run .ci/need packaging/*.sh packaging/*/*.sh; fi
 
 cross: ## does it build for linux/arm64 and windows/amd64, without cgo
 	@for target in linux/arm64 windows/amd64; do \
@@ -84,8 +93,10 @@ cross: ## does it build for linux/arm64 and windows/amd64, without cgo
 		go vet ./...; \
 	done
 
-tools: ## MinIO and staticcheck, once, into $COFFER_TOOLS
+tools: ## MinIO, staticcheck, nfpm and promtool, once, into $COFFER_TOOLS
+	@$(call tool,nfpm,github.com/goreleaser/nfpm/v2/cmd/nfpm,$(NFPM))
 	@$(call tool,minio,github.com/minio/minio,$(MINIO))
+	@.ci/need promtool
 	@$(call tool,staticcheck,honnef.co/go/tools/cmd/staticcheck,$(STATICCHECK))
 
 # tool NAME PACKAGE VERSION: what a binary was built from is in the binary.

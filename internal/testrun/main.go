@@ -41,6 +41,8 @@ func groups() []tally.Group {
 		{Name: "Key Vault", Match: func(pkg, _ string) bool { return strings.Contains(pkg, "/kek/keyvault") }},
 		{Name: "CLI transcripts", Match: name("Script", "Transcript")},
 		{Name: "conformance", Match: name("Contract", "Conformance")},
+		{Name: "systemd", Match: never},
+		{Name: "model", Match: name("Model", "Interleav", "Fortnight")},
 		{Name: "fuzz seeds", Match: func(_, test string) bool { return strings.HasPrefix(test, "Fuzz") }},
 		{Name: fips, Match: never},
 	}
@@ -52,7 +54,7 @@ func groups() []tally.Group {
 func engine() []string {
 	return strings.Fields(`./chunk/... ./crypt/... ./kek ./kek/software/... ./kek/escrow/... ./kek/keyvault/... ./kek/secret/... ./store ./store/dir/...
 		./store/mem/... ./store/pack/... ./store/retry/... ./store/storetest/... ./catalog/... ./backup/... ./restore/...
-		./agent ./agent/audit ./agent/custody ./agent/keyring`)
+		./agent ./agent/audit ./agent/custody ./agent/keyring ./agent/prune ./agent/proof ./agent/repair`)
 }
 
 func main() {

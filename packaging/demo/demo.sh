@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A tour of Coffer on this machine: a key in an HSM, a vault, backups, restores,
-# and a comparison of every byte. make demo builds the programs and runs it.
+# A tour of Coffer on this machine: a key in an HSM, a vault, backups, what is kept of
+# them, restores, and a comparison of every byte. make demo builds the programs and runs it.
 #
 # Everything happens in one folder below /tmp, which is kept for a look around;
 # nothing of the system is touched. It ends with 0 only if what was restored is
@@ -77,10 +77,18 @@ write_config() {
 		keys:
 		  main: {uri: "$uri"}
 		vaults:
-		  local: {store: "file://$demo/vault", keys: [main]}
+		  local:
+		    store: "file://$demo/vault"
+		    keys: [main]
+		    prune: {schedule: daily at 12:00}
 		items:
 		  project: {vault: local, files: {paths: ["$root"]}}
 		  odds: {vault: local, files: {paths: ["$demo/odds"]}}
+		policies:
+		  nightly:
+		    items: [project, odds]
+		    schedule: daily at 02:00
+		    retention: {last: 1, daily: 7, weekly: 4, monthly: 12}
 	END
 	mkdir -m 0700 "$demo/vault"
 }
@@ -150,6 +158,19 @@ show coffer status
 show coffer point list
 show coffer point ls odds "$demo/odds" --shallow
 
+step "What is kept, and for how long"
+say "The policy backs up by itself at night. Of the points of one day it keeps the newest," \
+	"and it says of each why it stays or goes:" ""
+show coffer policy explain nightly
+say "Nothing is removed at once. A prune marks what is let go, and what was marked goes" \
+	"three days later. A dry run only says what it would do. It frees nothing here, because" \
+	"the newer points need the same data:" ""
+show coffer prune --dry-run
+say "A hold keeps a point whatever the policy says, until it is released:" ""
+first=$(coffer point list odds | awk 'NR == 2 { print $2 }')
+show coffer point hold "odds@$first" --owner legal --reason "case 4711"
+show coffer point list odds
+
 step "What the keeper of the storage sees"
 say "The vault, as someone who stole it would find it:" ""
 (cd "$demo" && find vault -type f -printf '%10s  %p\n' | sort -k 2) >"$demo/vault.ls"
@@ -194,4 +215,5 @@ say "The key was in $kind. Two items were backed up twice, restored and compared
 	"Start it again:  ${SOFTHSM2_CONF:+SOFTHSM2_CONF=$SOFTHSM2_CONF }bin/cofferd run --config $demo/coffer.yaml" \
 	"Talk to it:      COFFER_SOCKET=$demo/coffer.sock bin/coffer status" \
 	"Remove it all:   rm -rf $demo" "" \
-	"Next: README.md for your own configuration, docs/format.md for what is in a vault."
+	"Next: README.md for your own configuration, docs/install.md for the service," \
+	"docs/format.md for what is in a vault."

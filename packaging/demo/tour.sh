@@ -17,12 +17,22 @@ say() {
 	done
 }
 
-# show COMMAND...: print the command as a person would type it, then run it. In
-# what is printed the demo's folder is $DEMO.
-show() {
-	local line
-	printf -v line ' %q' "$@"
+# typed COMMAND...: print the command as a person would type it, with $DEMO for the
+# demo's folder.
+typed() {
+	local line='' word
+	for word in "$@"; do
+		case $word in
+		'' | *[!A-Za-z0-9_@%+=:,./~-]*) line+=" '${word//\'/\'\\\'\'}'" ;;
+		*) line+=" $word" ;;
+		esac
+	done
 	say "\$${line//$demo/\$DEMO}"
+}
+
+# show COMMAND...: print the command, then run it.
+show() {
+	typed "$@"
 	"$@" 2>&1 | sed '/./s/^/   /'
 	echo
 }
