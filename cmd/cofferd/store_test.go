@@ -5,6 +5,7 @@ package main_test
 import (
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -152,8 +153,8 @@ func TestDamage(t *testing.T) {
 		good, err := os.ReadFile(object)
 		must(t, err)
 		flipped := slices.Clone(good)
-		if len(flipped) == 0 {
-			continue
+		if len(flipped) == 0 || strings.Contains(object, "/sessions/") {
+			continue // of a session that has its point only the name counts
 		}
 		flipped[len(flipped)/2] ^= 4
 		for what, bad := range map[string][]byte{"flipped": flipped, "cut": good[:len(good)/2]} {
