@@ -293,7 +293,7 @@ func TestSync(t *testing.T) {
 	sync("after a pack is gone", catalog.Synced{Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}, Gone: []store.Key{pack.Key(it.ID(), d.Pack)}}, a, b, c)
 
 	check(t, st.Delete(t.Context(), it.IndexKey(first)))
-	sync("after an index is gone", catalog.Synced{Indexes: 1, Recovered: 1, Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}, Gone: []store.Key{it.IndexKey(first)}}, a, b, c)
+	sync("after an index is gone", catalog.Synced{Indexes: 1, Damaged: []store.Key{pack.Key(it.ID(), e.Pack)}, Gone: []store.Key{it.IndexKey(first)}}, a, b, c)
 	if l.resets != 1 {
 		t.Errorf("%d resets", l.resets)
 	}

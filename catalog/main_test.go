@@ -172,12 +172,13 @@ type local struct {
 	mu      sync.Mutex
 	sources map[string]struct{}
 	packs   map[pack.ID]pack.Contents
+	named   map[pack.ID]bool // an index object names it
 	running bool
 	resets  int
 }
 
 func newLocal() *local {
-	return &local{sources: make(map[string]struct{}), packs: make(map[pack.ID]pack.Contents)}
+	return &local{sources: make(map[string]struct{}), packs: make(map[pack.ID]pack.Contents), named: make(map[pack.ID]bool)}
 }
 
 func (l *local) Sources(context.Context) (map[string]struct{}, error) {
@@ -192,8 +193,19 @@ func (l *local) Add(_ context.Context, source string, contents []pack.Contents) 
 	}
 	for _, c := range contents {
 		l.packs[c.Pack] = c
+		l.named[c.Pack] = l.named[c.Pack] || source != ""
 	}
 	return nil
+}
+
+func (l *local) Unsourced(context.Context) ([]pack.Contents, error) {
+	var out []pack.Contents
+	for id, c := range l.packs {
+		if !l.named[id] {
+			out = append(out, c)
+		}
+	}
+	return out, nil
 }
 
 func (l *local) Packs(context.Context) iter.Seq2[pack.ID, error] {
@@ -209,13 +221,14 @@ func (l *local) Packs(context.Context) iter.Seq2[pack.ID, error] {
 func (l *local) Forget(_ context.Context, packs []pack.ID) error {
 	for _, id := range packs {
 		delete(l.packs, id)
+		delete(l.named, id)
 	}
 	return nil
 }
 
-func (l *local) Reset(context.Context) error {
+func (l *local) Disown(context.Context) error {
 	clear(l.sources)
-	clear(l.packs)
+	clear(l.named)
 	l.resets++
 	return nil
 }

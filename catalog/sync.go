@@ -26,8 +26,9 @@ type Local interface {
 	Packs(ctx context.Context) iter.Seq2[pack.ID, error]
 	// Forget removes packs that are gone.
 	Forget(ctx context.Context, packs []pack.ID) error
-	// Reset empties the index.
-	Reset(ctx context.Context) error
+	// Disown forgets which index objects were added, and not what they said: whoever
+	// reads with the index meanwhile finds every chunk.
+	Disown(ctx context.Context) error
 	Marker
 }
 
@@ -198,7 +199,7 @@ func (s *syncer) anew(ctx context.Context, gone map[string]struct{}) error {
 	for name := range gone {
 		s.gone = append(s.gone, name)
 	}
-	if err := s.local.Reset(ctx); err != nil {
+	if err := s.local.Disown(ctx); err != nil {
 		return err
 	}
 	s.done = Synced{Marks: s.done.Marks, Gone: s.done.Gone}
@@ -214,16 +215,25 @@ func (s *syncer) named(ctx context.Context) (map[pack.ID]struct{}, error) {
 		}
 		packs[id] = struct{}{}
 	}
-	if u, ok := s.local.(unsourced); ok {
-		left, err := u.Unsourced(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range left {
-			delete(packs, c.Pack)
-		}
+	left, err := s.unsourced(ctx)
+	for id := range left {
+		delete(packs, id)
 	}
-	return packs, nil
+	return packs, err
+}
+
+// unsourced returns the packs that are known and that no index object names.
+func (s *syncer) unsourced(ctx context.Context) (map[pack.ID]struct{}, error) {
+	u, ok := s.local.(unsourced)
+	if !ok {
+		return nil, nil
+	}
+	left, err := u.Unsourced(ctx)
+	packs := make(map[pack.ID]struct{}, len(left))
+	for _, c := range left {
+		packs[c.Pack] = struct{}{}
+	}
+	return packs, err
 }
 
 // unsourced is an optional ability of a Local: it knows which packs no index object
@@ -242,8 +252,15 @@ func (s *syncer) packs(ctx context.Context) error {
 		}
 		gone[id] = struct{}{}
 	}
+	var left map[pack.ID]struct{}
+	if s.before != nil {
+		var err error
+		if left, err = s.unsourced(ctx); err != nil {
+			return err
+		}
+	}
 	reader := pack.NewReader(s.item.vault.objects, s.item, s.item.id)
-	unnamed := false // a pack that an index object named before
+	unnamed := false // a pack that an index object named before, and none does now
 	for id, err := range s.item.Packs(ctx) {
 		if err != nil {
 			return err
@@ -252,6 +269,8 @@ func (s *syncer) packs(ctx context.Context) error {
 		delete(s.before, id)
 		if _, ok := gone[id]; ok {
 			delete(gone, id)
+			_, without := left[id]
+			unnamed = unnamed || named && without
 			continue
 		}
 		unnamed = unnamed || named

@@ -32,8 +32,8 @@ func (d dying) Forget(ctx context.Context, packs []pack.ID) error {
 	return d.crash.Write(func() error { return d.Index.Forget(ctx, packs) })
 }
 
-func (d dying) Reset(ctx context.Context) error {
-	return d.crash.Write(func() error { return d.Index.Reset(ctx) })
+func (d dying) Disown(ctx context.Context) error {
+	return d.crash.Write(func() error { return d.Index.Disown(ctx) })
 }
 
 func (d dying) Begin(ctx context.Context) (unclean bool, err error) {

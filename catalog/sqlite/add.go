@@ -170,3 +170,31 @@ func (x *Index) DropSources(ctx context.Context, names []string) error {
 	})
 	return x.failed("forget index objects in", err)
 }
+
+// Disown forgets that index objects were added, and keeps what they said. The packs are
+// as those that no index object names, until one is added that names them.
+func (x *Index) Disown(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	x.disk.Lock()
+	defer x.disk.Unlock()
+	err := x.db.atomically(func() error {
+		if err := x.db.exec("DELETE FROM source"); err != nil {
+			return err
+		}
+		for after := uint64(0); ; {
+			rows, err := x.db.rows("indexed = 1 AND", after)
+			if err != nil || len(rows) == 0 {
+				return err
+			}
+			for _, row := range rows {
+				after, row.indexed = row.first, false
+				if err := x.db.writePack(row); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	return x.failed("forget index objects in", err)
+}

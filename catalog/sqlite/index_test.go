@@ -317,6 +317,31 @@ func TestSources(t *testing.T) {
 	same(t, x, packs)
 }
 
+// TestDisown: without sources everything is still found, and what is added again is
+// named again.
+func TestDisown(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "index")
+	x, packs := open(t, path), newMaker(8).packs(1200)
+	must(t, x.Add(t.Context(), "a", packs[:700]))
+	must(t, x.Add(t.Context(), "b", packs[700:1100]))
+	must(t, x.Add(t.Context(), "", packs[1100:]))
+	must(t, x.Disown(t.Context()))
+	must(t, x.Close())
+	x = open(t, path)
+	if names, err := x.Sources(t.Context()); err != nil || len(names) > 0 {
+		t.Errorf("sources %v, %v", names, err)
+	}
+	if left, err := x.Unsourced(t.Context()); err != nil || len(left) != len(packs) {
+		t.Errorf("%d packs without a source, %v; want %d", len(left), err, len(packs))
+	}
+	same(t, x, packs)
+	must(t, x.Add(t.Context(), "c", packs[:1100]))
+	if left, err := x.Unsourced(t.Context()); err != nil || !reflect.DeepEqual(left, packs[1100:]) {
+		t.Errorf("%d packs without a source, %v; want %d", len(left), err, len(packs)-1100)
+	}
+	same(t, x, packs)
+}
+
 func TestContradiction(t *testing.T) {
 	x := open(t, filepath.Join(t.TempDir(), "index"))
 	packs := newMaker(5).packs(3)

@@ -177,7 +177,12 @@ func (x *Index) someRows(ctx context.Context, condition string, after uint64) ([
 	}
 	x.disk.Lock()
 	defer x.disk.Unlock()
-	rows, err := x.db.conn.QueryContext(context.Background(),
+	return x.db.rows(condition, after)
+}
+
+// rows returns some of the rows of packs that a condition holds for, in order.
+func (db *database) rows(condition string, after uint64) ([]packRow, error) {
+	rows, err := db.conn.QueryContext(context.Background(),
 		"SELECT first, parts, id, chunks, indexed, checksum FROM pack WHERE "+condition+" first > ? ORDER BY first LIMIT 500", int64(after))
 	if err != nil {
 		return nil, err
