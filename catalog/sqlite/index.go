@@ -44,9 +44,8 @@ import (
 var (
 	// ErrBusy: another process, or another Index of this one, has the file open.
 	ErrBusy = errors.New("local index is in use")
-	// ErrDamaged: the file does not hold what was written to it. Reset empties the
-	// index and makes it usable; without that the next Open begins with an empty
-	// one. Either way it has to be filled from the vault again.
+	// ErrDamaged: the file does not hold what was written to it. The next Open begins
+	// with an empty index, which has to be filled from the vault again.
 	ErrDamaged = errors.New("local index is damaged")
 )
 
@@ -134,47 +133,6 @@ func load(db *database) (state, table, error) {
 		return nil
 	})
 	return s, t, err
-}
-
-// Reset empties the index, a damaged one too. Notes, points and sessions stay, unless
-// the index was damaged. After an error it can only be closed.
-func (x *Index) Reset(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	x.disk.Lock()
-	defer x.disk.Unlock()
-	if !x.damaged.Load() && x.clear() == nil {
-		return nil
-	}
-	x.db.close()
-	err := remove(x.cfg.Path)
-	if err == nil {
-		err = x.open()
-	}
-	return x.failed("reset", err)
-}
-
-// clear takes away all that is known of packs. The caller holds disk.
-func (x *Index) clear() error {
-	// The epoch of the pages goes on: who reads one meanwhile finds none.
-	next := state{next: 1, merged: 1, running: x.state.running, points: x.state.points, stored: x.state.stored}
-	err := x.db.atomically(func() error {
-		if err := x.db.execAll("DELETE FROM source", "DELETE FROM pack", "DELETE FROM part", "DELETE FROM page", "DELETE FROM gone"); err != nil {
-			return err
-		}
-		return x.db.writeState(next)
-	})
-	if err != nil {
-		return err
-	}
-	for i := range x.recent {
-		x.recent[i].Store(nil)
-	}
-	x.mem.Lock()
-	defer x.mem.Unlock()
-	x.state, x.table = next, table{}
-	return nil
 }
 
 // Close releases the index. A damaged one is removed.

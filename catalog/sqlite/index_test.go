@@ -375,19 +375,6 @@ func TestBeginEnd(t *testing.T) {
 	}
 }
 
-func TestReset(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "index")
-	x, packs := open(t, path), newMaker(6).packs(50)
-	must(t, x.Add(t.Context(), "a", packs))
-	same(t, x, packs)
-	must(t, x.Reset(t.Context()))
-	same(t, x, nil)
-	unknown(t, x, packs[0].Frames[0].Chunks[0].ID)
-	must(t, x.Add(t.Context(), "b", packs[10:]))
-	must(t, x.Close())
-	same(t, open(t, path), packs[10:])
-}
-
 func TestBusy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "index")
 	x := open(t, path)

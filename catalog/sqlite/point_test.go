@@ -42,7 +42,7 @@ func summaries(t testing.TB, x *sqlite.Index, q catalog.PointQuery) []catalog.Su
 	return all
 }
 
-// TestMemoryOfPoints: what is told of points is there, in order, also after Reset and
+// TestMemoryOfPoints: what is told of points is there, in order, also after Disown and
 // in the next process, and the counts agree with it.
 func TestMemoryOfPoints(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "index")
@@ -92,14 +92,14 @@ func TestMemoryOfPoints(t *testing.T) {
 		}
 	}
 	check("at once")
-	must(t, x.Reset(t.Context()))
-	check("after Reset")
+	must(t, x.Disown(t.Context()))
+	check("after Disown")
 	must(t, x.Close())
 	x = open(t, path)
 	check("in the next process")
 }
 
-// TestNotes: a note goes with its pack, and stays when the index is emptied.
+// TestNotes: a note goes with its pack, and stays when the index is made anew.
 func TestNotes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "index")
 	x := open(t, path)
@@ -127,8 +127,8 @@ func TestNotes(t *testing.T) {
 		}
 	}
 	check("at once")
-	must(t, x.Reset(t.Context()))
-	check("after Reset")
+	must(t, x.Disown(t.Context()))
+	check("after Disown")
 	must(t, x.Add(t.Context(), "a", packs))
 	must(t, x.Close())
 	x = open(t, path)
