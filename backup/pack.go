@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
 )
@@ -27,11 +28,6 @@ type packer struct {
 	put     []pack.Contents // in the store and in no index object yet
 	chunks  int             // in put
 }
-
-// segmentChunks is how many chunks an index object names, about. It bounds the
-// memory for packs that are put and not indexed, and what a crash leaves to be
-// found again by listing.
-const segmentChunks = 32 << 10
 
 func newPacker(r *run) *packer {
 	p := &packer{run: r, buffers: make(chan []byte, r.Uploads+1), full: make(chan *pack.Builder),
@@ -151,7 +147,7 @@ func (p *packer) known(ctx context.Context, c pack.Contents) error {
 	for _, f := range c.Frames {
 		p.chunks += len(f.Chunks)
 	}
-	if p.chunks < segmentChunks {
+	if p.chunks < catalog.SegmentChunks {
 		return nil
 	}
 	return p.index(ctx)

@@ -258,6 +258,11 @@ func (it *Item) Index(ctx context.Context, name string) ([]pack.Contents, error)
 	return pack.DecodeContents(payload)
 }
 
+// SegmentChunks is how many chunks an index object names, about. It bounds the memory
+// for packs that are put and not indexed, and what a crash leaves to be found again by
+// listing.
+const SegmentChunks = 32 << 10
+
 // PutIndex writes what some packs hold, all of which are in the store, and
 // returns the name of the object and its size in bytes.
 func (it *Item) PutIndex(ctx context.Context, contents []pack.Contents, opts store.PutOptions) (string, int64, error) {

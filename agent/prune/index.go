@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
@@ -16,9 +17,6 @@ type staleIndex struct {
 	name string
 	size int64
 }
-
-// segmentChunks is how many chunks an index object names, about.
-const segmentChunks = 32 << 10
 
 // rewriteIndex puts index objects in the place of those that name packs which go or are
 // not there, without these, and returns what is stale now. A crash here leaves packs
@@ -130,7 +128,7 @@ func (w *indexWriter) add(ctx context.Context, c pack.Contents) error {
 	for _, f := range c.Frames {
 		w.chunks += len(f.Chunks)
 	}
-	if w.chunks < segmentChunks {
+	if w.chunks < catalog.SegmentChunks {
 		return nil
 	}
 	return w.flush(ctx)
