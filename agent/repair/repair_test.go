@@ -252,7 +252,8 @@ func TestPrunedMeanwhile(t *testing.T) {
 	}))
 	noSource := errors.New("the source is gone")
 	e.instead = func(it *catalog.Item) error {
-		e.check(it.PutRemoved(ctx, []catalog.PointName{second.Name}, second.Packs))
+		e.check(it.PutRemoved(ctx, []catalog.PointName{second.Name}))
+		e.check(it.PutOutcome(ctx, pack.ID{7}.String(), second.Packs))
 		e.check(e.objects.Delete(ctx, it.PointKey(second.Name)))
 		for _, id := range second.Packs {
 			e.check(e.objects.Delete(ctx, pack.Key(it.ID(), id)))
