@@ -28,6 +28,10 @@ import (
 var (
 	ErrNotExist = errors.New("object does not exist")
 	ErrExist    = errors.New("object exists already")
+	// ErrHidden: somebody deleted the object in a store that keeps versions, so that they
+	// are hidden by a delete marker. It is an ErrNotExist, which stores that can tell
+	// refine so in Get and Stat.
+	ErrHidden = fmt.Errorf("%w: a delete marker hides it, and what it hides may be there still", ErrNotExist)
 	// ErrShort: the object ends before the range that was asked for.
 	ErrShort = errors.New("object is shorter than expected")
 	// ErrMissing: the store itself (bucket, folder) is not there.
