@@ -213,6 +213,15 @@ type Retainer interface {
 	Retain(ctx context.Context, key Key, r Retention) error
 }
 
+// Concealer is what a store can do that keeps versions of what is deleted.
+type Concealer interface {
+	// Concealed yields the objects whose key starts with prefix and that a delete marker
+	// hides (ErrHidden): the newest version behind it, in ascending order. After an error
+	// it yields nothing more: ErrDenied if the credentials may not list versions,
+	// errors.ErrUnsupported if the store keeps none.
+	Concealed(ctx context.Context, prefix Key) iter.Seq2[Info, error]
+}
+
 // Store is all of it. Implementations are safe for concurrent use.
 type Store interface {
 	Getter

@@ -41,8 +41,9 @@ type Store struct {
 }
 
 var (
-	_ store.Store    = (*Store)(nil)
-	_ store.Retainer = (*Store)(nil)
+	_ store.Store     = (*Store)(nil)
+	_ store.Retainer  = (*Store)(nil)
+	_ store.Concealer = (*Store)(nil)
 )
 
 // Open connects to the bucket and makes sure that it is there and that the
