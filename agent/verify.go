@@ -188,7 +188,7 @@ func (w *verifier) end() (*control.JobResult, error) {
 	item := cmp.Or(w.ask.Item, "ITEM")
 	next := fmt.Sprintf("see all of them: coffer job show %d; store again what the source still has: coffer verify --repair %s", w.job.ID(), item)
 	if w.hidden {
-		next = hiddenNext + "; " + next
+		next = HiddenNext + "; " + next
 	}
 	if w.ask.Repair {
 		next = fmt.Sprintf("see what stays lost: coffer job show %d; all else in these points restores", w.job.ID())

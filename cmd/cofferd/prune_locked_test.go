@@ -296,6 +296,8 @@ func TestHidden(t *testing.T) {
 			t.Error("the log does not say that it is hidden")
 		}
 	}
+	scrub := func() result { return s.backs.run(nil, "cofferd", "scrub", "--store", s.server.URL("backups")) }
+	scrub().fails(control.ExitFailed, stolen, "a delete marker hides it", "1 fault", "take the delete marker away")
 	s.prunes.coffer("prune").fails(control.ExitFailed, "is gone", "a delete marker hides it", "take the delete marker away")
 	for name := range packs {
 		must(t, client.RemoveObject(t.Context(), "backups", name, minio.RemoveObjectOptions{}))
@@ -324,6 +326,7 @@ func TestHidden(t *testing.T) {
 		t.Errorf("%d delete markers, want %d", hidden, 1+len(packs))
 	}
 	s.keeps(2)
+	scrub().done()
 	for _, h := range []*host{s.backs, s.prunes} {
 		if said := h.coffer("status").done(); strings.Contains(said.out, "gone") {
 			t.Errorf("with nothing hidden any more:\n%s", said.out)
