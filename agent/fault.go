@@ -35,6 +35,7 @@ var faults = [...]struct {
 	{custody.ErrMayNotWrap, control.CodeForbidden, "mend it as said, or put another key in its place in the config; then: coffer key check NAME"},
 	{kek.ErrUnsuitable, control.CodeKeysInaccessible, "mend that, or use another RSA key of 2048 to 4096 bits: coffer key create NAME makes one"},
 	{kek.ErrWrongKey, control.CodeKeysInaccessible, "the key does not open this vault; look for the one on the recovery sheet"},
+	{store.ErrHidden, control.CodeDamaged, HiddenNext},
 	{catalog.ErrRolledBack, control.CodeDamaged, "somebody put older key records back, or the store was restored from a copy: find out which; then, to accept what is there, stop the agent and remove its state's floors folder"},
 	{ErrMode, control.CodeForbidden, "a customer-managed vault stays one: correct the config"},
 	{catalog.ErrErased, control.CodeNotFound, "nothing opens it any more; a new backup begins it anew: coffer backup ITEM"},
@@ -68,6 +69,9 @@ var faults = [...]struct {
 	{source.ErrFailed, control.CodeFailed, "run the command by hand, as the user that the agent runs as; nothing was kept"},
 	{source.ErrNothing, control.CodeFailed, "check the item's paths in the config, and that the agent may read them"},
 }
+
+// HiddenNext is what an operator does about what a delete marker hides.
+const HiddenNext = "find out who deleted it, and from where; to have it back, take the delete marker away with the store's own tools before the lock of what it hides ends: the runbook shows how"
 
 // stateNext is what to do about a fault of a disk that is neither a store's nor a target's.
 const stateNext = "make room on the disk of the agent's state folder, or mend it: coffer doctor looks at it"

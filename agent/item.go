@@ -358,7 +358,7 @@ func (a *Agent) glanceAt(ctx context.Context, name string, out *control.Item) er
 	if synced.Unopened != nil {
 		return Fault(synced.Unopened)
 	}
-	return Fault(synced.Err())
+	return Fault(it.hiding(ctx, synced.Err()))
 }
 
 func sourceOf(cfg config.Item) (kind, from string) {

@@ -152,7 +152,7 @@ func (p *pruner) item(ctx context.Context, name string) error {
 	watch := holdsWatch{item: it}
 	cfg.Removing = func(ctx context.Context, point catalog.PointName) error { return p.removing(ctx, &watch, point) }
 	done, err := prune.Run(ctx, cfg)
-	err = damagedHold(ctx, it, err)
+	err = it.hiding(ctx, damagedHold(ctx, it, err))
 	says := p.add(done, cfg)
 	if err != nil {
 		return err

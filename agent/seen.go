@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -93,11 +94,7 @@ func (a *Agent) lookAtPoints(ctx context.Context, it *item) (catalog.SyncedPoint
 	it.vault.seen[it.Name()] = seen{a.Clock(), synced}
 	it.vault.mu.Unlock()
 	if synced.Lost > lost {
-		keys := make([]store.Key, 0, len(synced.Gone))
-		for _, name := range synced.Gone {
-			keys = append(keys, it.PointKey(name))
-		}
-		return synced, a.recordGone(ctx, it, keys, synced.Lost)
+		return synced, a.recordGone(ctx, it, it.pointKeys(synced.Gone), synced.Lost)
 	}
 	return synced, nil
 }
@@ -134,15 +131,54 @@ func (a *Agent) tellGone(ctx context.Context, it *item, gone []store.Key) error 
 // maxNamed is how many objects an audit event names.
 const maxNamed = 10
 
+// hidden returns how many of some objects that are gone are hidden by a delete marker,
+// and what the store says of the first. It asks about those that are named at the most.
+func hidden(ctx context.Context, st store.Getter, gone []store.Key) (n int, first error) {
+	for _, key := range gone[:min(len(gone), maxNamed)] {
+		if _, err := st.Stat(ctx, key); errors.Is(err, store.ErrHidden) {
+			first = cmp.Or(first, err)
+			n++
+		}
+	}
+	return n, first
+}
+
+// pointKeys are the keys of points.
+func (it *item) pointKeys(names []catalog.PointName) []store.Key {
+	keys := make([]store.Key, 0, len(names))
+	for _, name := range names {
+		keys = append(keys, it.PointKey(name))
+	}
+	return keys
+}
+
+// hiding adds to an error of points that are gone what hides one of them.
+func (it *item) hiding(ctx context.Context, err error) error {
+	if !errors.Is(err, catalog.ErrPointGone) {
+		return err
+	}
+	it.vault.mu.Lock()
+	gone := it.vault.seen[it.Name()].synced.Gone
+	it.vault.mu.Unlock()
+	if _, why := hidden(ctx, it.vault.store, it.pointKeys(gone)); why != nil {
+		return fmt.Errorf("%w; %w", err, why)
+	}
+	return err
+}
+
 // recordGone has it in the logs that objects are gone.
 func (a *Agent) recordGone(ctx context.Context, it *item, keys []store.Key, n int) error {
 	names := make([]string, 0, maxNamed)
 	for _, key := range keys[:min(len(keys), maxNamed)] {
 		names = append(names, string(key))
 	}
-	a.Log.Error("objects are gone that no prune removed", "vault", it.vault.name, "item", it.Name(), "count", n, "objects", names)
-	return a.record(ctx, audit.Event{Kind: audit.ObjectsGone, Vault: it.vault.name, Item: it.Name(), By: byAgent, Outcome: "refused",
-		Says: fmt.Sprintf("%d objects that were there are gone, and no prune removed them: %s", n, strings.Join(names, ", "))})
+	behind, _ := hidden(ctx, it.vault.store, keys)
+	a.Log.Error("objects are gone that no prune removed", "vault", it.vault.name, "item", it.Name(), "count", n, "hidden", behind, "objects", names)
+	says := fmt.Sprintf("%d objects that were there are gone, and no prune removed them: %s", n, strings.Join(names, ", "))
+	if behind > 0 {
+		says += fmt.Sprintf("; delete markers hide %d of these, and what they hide may be there still", behind)
+	}
+	return a.record(ctx, audit.Event{Kind: audit.ObjectsGone, Vault: it.vault.name, Item: it.Name(), By: byAgent, Outcome: "refused", Says: says})
 }
 
 // acknowledge takes note of points that are gone: they are no problem any more. It

@@ -142,6 +142,11 @@ func (a *Agent) openVault(ctx context.Context, name string) (_ *vault, err error
 	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: name})
 	ring, missing := a.keys.Ring(ctx, a.uses(name))
 	opened, err := catalog.Open(ctx, st, catalog.OpenOptions{ID: id, Ring: ring, Floors: floors})
+	if errors.Is(err, catalog.ErrNoVault) {
+		if _, why := hidden(ctx, st, []store.Key{descriptor}); why != nil {
+			err = why
+		}
+	}
 	var unopened *kek.UnwrapError
 	switch {
 	case !errors.As(err, &unopened): // the keys that are missing are not why

@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/restore"
+	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
 )
 
@@ -118,6 +119,7 @@ type verifier struct {
 	out     control.VerifyResult
 	faults  int
 	lost    []catalog.PointName // that a repair could not make whole
+	hidden  bool                // a delete marker hides something that is missing
 }
 
 // namesOf writes the first of an item's points as commands take them.
@@ -185,6 +187,9 @@ func (w *verifier) end() (*control.JobResult, error) {
 	}
 	item := cmp.Or(w.ask.Item, "ITEM")
 	next := fmt.Sprintf("see all of them: coffer job show %d; store again what the source still has: coffer verify --repair %s", w.job.ID(), item)
+	if w.hidden {
+		next = HiddenNext + "; " + next
+	}
 	if w.ask.Repair {
 		next = fmt.Sprintf("see what stays lost: coffer job show %d; all else in these points restores", w.job.ID())
 		if len(w.lost) > 0 {
@@ -226,9 +231,42 @@ func (w *verifier) item(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	w.unveil(ctx, it, report.Findings)
 	w.found(report.Findings, w.done.Damaged.Load()-before)
+	if cfg.Points == nil {
+		if err := w.missed(ctx, it); err != nil {
+			return err
+		}
+	}
 	for _, f := range report.Spare {
 		w.job.Note("info", "no point is harmed by this: "+lineOf(f))
+	}
+	return nil
+}
+
+// unveil has the first findings about objects that are gone say what hides them.
+func (w *verifier) unveil(ctx context.Context, it *item, findings []restore.Finding) {
+	asked := 0
+	for i := range findings {
+		f := &findings[i]
+		if asked == maxNamed || !errors.Is(f.Err, store.ErrNotExist) {
+			continue
+		}
+		asked++
+		if _, why := hidden(ctx, it.vault.store, []store.Key{f.Object}); why != nil {
+			f.Err, w.hidden = why, true
+		}
+	}
+}
+
+// missed notes that points are gone: they are not among those that were checked.
+func (w *verifier) missed(ctx context.Context, it *item) error {
+	synced, err := w.syncPoints(ctx, it)
+	if err != nil {
+		return err
+	}
+	if err := it.hiding(ctx, synced.Err()); err != nil {
+		w.job.Note("warning", oneLine(err))
 	}
 	return nil
 }

@@ -9,7 +9,8 @@
 //   - Nothing is tried again here: that is package retry's. A connection that
 //     moves no byte for two minutes is cut.
 //   - In a bucket with versions, which object lock needs, Delete removes the
-//     version that is visible and leaves no delete marker.
+//     version that is visible and leaves no delete marker. What somebody else's
+//     marker hides is not there (store.ErrHidden), and is left as it is.
 //
 // A crash in the middle of a Put in parts leaves parts that nobody sees; the
 // bucket's lifecycle rule for incomplete uploads removes them.
@@ -40,8 +41,9 @@ type Store struct {
 }
 
 var (
-	_ store.Store    = (*Store)(nil)
-	_ store.Retainer = (*Store)(nil)
+	_ store.Store     = (*Store)(nil)
+	_ store.Retainer  = (*Store)(nil)
+	_ store.Concealer = (*Store)(nil)
 )
 
 // Open connects to the bucket and makes sure that it is there and that the
@@ -137,7 +139,14 @@ func (s *Store) Get(ctx context.Context, key store.Key, p []byte, off int64) err
 		}
 		return nil
 	}
-	if err := s.get(ctx, key, p, off); err != nil {
+	err := s.get(ctx, key, p, off)
+	if minio.ToErrorResponse(err).Code == minio.NoSuchKey {
+		// Only a HEAD tells what hides it.
+		if _, serr := s.stat(ctx, key); errors.Is(serr, store.ErrHidden) {
+			err = serr
+		}
+	}
+	if err != nil {
 		return s.fail(ctx, "get", key, err)
 	}
 	return nil
@@ -187,6 +196,9 @@ func (s *Store) stat(ctx context.Context, key store.Key) (minio.ObjectInfo, erro
 		// A HEAD that finds nothing does not tell an object from a bucket.
 		if perr := s.probe(ctx); perr != nil {
 			return info, perr
+		}
+		if info.IsDeleteMarker {
+			return info, fmt.Errorf("%w (marker %s)", store.ErrHidden, info.VersionID)
 		}
 		return info, store.ErrNotExist
 	}
