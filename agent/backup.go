@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/schedule"
 	"github.com/cofferbackup/coffer/backup"
@@ -36,7 +37,7 @@ type run struct {
 func (a *Agent) startBackup(by string, req control.BackupRequest, r run) (*queue.Job, error) {
 	cfg, ok := a.settings().Items[req.Item]
 	if !ok {
-		return nil, notFound("item", req.Item, "coffer item list")
+		return nil, fault.NotFound("item", req.Item, "coffer item list")
 	}
 	level, err := chunk.ParseLevel(a.settings().Vaults[cfg.Vault].Compression)
 	if err != nil {
@@ -151,7 +152,7 @@ func (a *Agent) backup(ctx context.Context, j *queue.Job, it *item, req control.
 		Progress: done, Clock: a.Clock, Log: a.Log,
 	})
 	if err != nil {
-		return nil, Fault(err)
+		return nil, fault.Of(err)
 	}
 	j.Update(func(s *control.Job) { s.Point, s.Skips = p.Name.String(), skips(p.Skipped) })
 	out := a.wirePoint(it.vault.name, p)

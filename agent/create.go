@@ -9,6 +9,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
@@ -20,7 +21,7 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	none := control.VaultCreated{}
 	cfg, ok := a.settings().Vaults[req.Name]
 	if !ok {
-		return none, notFound("vault", req.Name, "coffer vault list")
+		return none, fault.NotFound("vault", req.Name, "coffer vault list")
 	}
 	if _, err := a.pinned(req.Name); err == nil {
 		return none, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is made already", req.Name),
@@ -34,10 +35,10 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: req.Name, By: by})
 	ring, missing := a.keys.Ring(ctx, a.uses(req.Name))
 	if len(missing) > 0 { // every key must be able to open everything from the start
-		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, errors.Join(missing...)))
+		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, errors.Join(missing...)))
 	}
 	if err := tryKeys(ctx, ring); err != nil {
-		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
+		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
 	mode := a.wantedMode(cfg)
 	warnings, err := a.judge(ctx, req.Name, mode)
@@ -50,13 +51,13 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	}
 	st, err := a.Parts.MakeStore(ctx, cfg)
 	if err != nil {
-		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
+		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
 	floors := newFloors(a.Log)
 	made, err := catalog.Create(ctx, st, catalog.CreateOptions{Mode: mode, Ring: ring, Now: a.Clock(), Floors: floors})
 	if err != nil {
 		closeStore(st, req.Name, a.Log)
-		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
+		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
 	// A crash here leaves a vault whose id nobody knows: empty, so nothing is lost,
 	// and its place can be cleared.

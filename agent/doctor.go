@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/doctor"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -137,7 +138,7 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 		looks = append(looks, doctor.Look{Subject: "store of " + name, What: "reach and list", Try: func(ctx context.Context) []control.Check {
 			st, err := a.Parts.Store(ctx, v)
 			if err != nil {
-				wire := control.AsError(Fault(err))
+				wire := control.AsError(fault.Of(err))
 				return []control.Check{doctor.Bad("reach and list", cmp.Or(wire.Next, "correct vaults."+name+".store in the config"), "%s", wire.Message)}
 			}
 			defer closeStore(st, name, a.Log)
@@ -253,7 +254,7 @@ func (a *Agent) checkPoints(ctx context.Context, name string) control.Check {
 	}
 	it, p, err := a.open(ctx, name, "", "")
 	if err != nil {
-		wire := control.AsError(Fault(err))
+		wire := control.AsError(fault.Of(err))
 		return doctor.Bad(what, wire.Next, "%s", wire.Message)
 	}
 	it.close()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/backup"
 	"github.com/cofferbackup/coffer/catalog"
@@ -47,7 +48,7 @@ func (a *Agent) DrillKeys(ctx context.Context, req control.KeyDrill) (control.Jo
 			e.Outcome, e.Says = "failed", err.Error()
 		}
 		if err := errors.Join(err, a.record(ctx, e)); err != nil {
-			return nil, Fault(err)
+			return nil, fault.Of(err)
 		}
 		return &control.JobResult{Drill: result}, nil
 	})
@@ -63,7 +64,7 @@ func (a *Agent) drillItem(req control.KeyDrill) (string, error) {
 		}
 	}
 	if req.Item != "" {
-		return "", notFound("item in vault "+req.Vault, req.Item, "coffer item list")
+		return "", fault.NotFound("item in vault "+req.Vault, req.Item, "coffer item list")
 	}
 	return "", &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("vault %s has no item with files to try with", req.Vault), Next: "name one: coffer key drill " + req.Vault + " --item ITEM"}
 }

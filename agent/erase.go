@@ -9,6 +9,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/catalog"
@@ -21,7 +22,7 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	none := control.ItemErased{}
 	cfg, ok := a.settings().Items[req.Item]
 	if !ok {
-		return none, notFound("item", req.Item, "coffer item list")
+		return none, fault.NotFound("item", req.Item, "coffer item list")
 	}
 	if req.Confirm != req.Item {
 		return none, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("erasing item %s destroys all its points for ever, and %q is not its name", req.Item, req.Confirm),
@@ -49,14 +50,14 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	}
 	id, err := v.vault.ItemID(req.Item)
 	if err != nil {
-		return none, Fault(err)
+		return none, fault.Of(err)
 	}
 	index := a.state.indexPath(v.vault.ID(), id)
 	done, err := v.vault.Erase(ctx, v.store, req.Item, a.Clock())
 	v.floors.flush()
 	v.detach(req.Item)
 	if err != nil {
-		return none, Fault(fmt.Errorf("erase item %s: %w; say it again to go on", req.Item, err))
+		return none, fault.Of(fmt.Errorf("erase item %s: %w; say it again to go on", req.Item, err))
 	}
 	for _, path := range []string{index, index + "-wal", index + "-shm"} { // SQLite's own beside it
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -73,12 +74,12 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
 	id, err := v.vault.ItemID(name)
 	if err != nil {
-		return Fault(err)
+		return fault.Of(err)
 	}
 	ever := false
 	for _, err := range v.store.List(ctx, store.Key("items/"+id.String()+"/holds/")) {
 		if err != nil {
-			return Fault(fmt.Errorf("see whether a point of %s is held: %w", name, err))
+			return fault.Of(fmt.Errorf("see whether a point of %s is held: %w", name, err))
 		}
 		ever = true
 		break
@@ -96,7 +97,7 @@ func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
 		holds, err = it.Holds(ctx)
 	}
 	if err != nil {
-		return Fault(fmt.Errorf("see whether a point of %s is held: %w", name, err))
+		return fault.Of(fmt.Errorf("see whether a point of %s is held: %w", name, err))
 	}
 	if len(holds) == 0 {
 		return nil

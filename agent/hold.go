@@ -10,6 +10,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
@@ -83,7 +84,7 @@ func (a *Agent) HoldPoint(ctx context.Context, req control.PointHold) (control.H
 	}
 	h := catalog.Hold{Point: name, Owner: req.Owner, Reason: req.Reason, Since: a.Clock().UTC()}
 	if err := it.PutHold(ctx, &h); err != nil {
-		return none, Fault(err)
+		return none, fault.Of(err)
 	}
 	return control.Hold{ID: h.ID, Owner: h.Owner, Reason: h.Reason, Since: h.Since}, a.inTime(ctx, it, h, by)
 }
@@ -96,7 +97,7 @@ func (a *Agent) inTime(ctx context.Context, it *item, h catalog.Hold, by string)
 		return nil
 	}
 	if err != nil && !errors.Is(err, catalog.ErrNoPoint) {
-		return Fault(fmt.Errorf("see that the point is there still: %w", err))
+		return fault.Of(fmt.Errorf("see that the point is there still: %w", err))
 	}
 	late := &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("point %s of %s was about to be removed, and the hold came too late", h.Point, it.Name()),
 		Next: "see what there is: coffer point list " + it.Name()}
@@ -116,7 +117,7 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 	defer it.close()
 	holds, err := it.Holds(ctx)
 	if err != nil {
-		return control.Point{}, Fault(damagedHold(ctx, it, err))
+		return control.Point{}, fault.Of(damagedHold(ctx, it, err))
 	}
 	name, err := a.pickHeld(ctx, it, req.Point, holds)
 	if err != nil {
@@ -126,7 +127,7 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 		return h.Point != name || req.Hold != "" && h.ID != req.Hold
 	})
 	if len(holds) == 0 {
-		return control.Point{}, Fault(fmt.Errorf("point %s of %s: %w", name, req.Item, catalog.ErrNoHold))
+		return control.Point{}, fault.Of(fmt.Errorf("point %s of %s: %w", name, req.Item, catalog.ErrNoHold))
 	}
 	by := control.PeerFrom(ctx).String()
 	for _, h := range holds {
@@ -136,7 +137,7 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 			return control.Point{}, err
 		}
 		if err := it.Release(ctx, h.ID, by, a.Clock()); err != nil {
-			return control.Point{}, Fault(err)
+			return control.Point{}, fault.Of(err)
 		}
 	}
 	out, err := a.described(ctx, it, []catalog.PointName{name})
@@ -216,7 +217,7 @@ func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]co
 		}
 		// Without it, to a prune, it would be a backup that has not ended.
 		if _, err := it.Void(ctx, name); err != nil {
-			return nil, Fault(err)
+			return nil, fault.Of(err)
 		}
 	}
 	if len(names) > 0 {
@@ -250,7 +251,7 @@ func (a *Agent) forget(ctx context.Context, it *item, names []catalog.PointName,
 	if err == nil {
 		return nil
 	}
-	return errors.Join(Fault(err), note("refused", err.Error()))
+	return errors.Join(fault.Of(err), note("refused", err.Error()))
 }
 
 // holdsWatch tells whether a hold is put on a point while a prune is at work, by one

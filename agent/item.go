@@ -13,6 +13,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/internal/gate"
@@ -49,7 +50,7 @@ func (a *Agent) bringUp(ctx context.Context, it *item) (catalog.Synced, error) {
 func (a *Agent) broughtUp(ctx context.Context, it *item, sync func(context.Context, catalog.Local) (catalog.Synced, error)) (catalog.Synced, error) {
 	done, err := sync(ctx, it.index)
 	if err != nil {
-		return done, Fault(err)
+		return done, fault.Of(err)
 	}
 	if done.Recovered > 0 || len(done.Damaged) > 0 {
 		a.Log.Warn("packs without an index found", "item", it.Name(), "good", done.Recovered, "damaged", done.Damaged)
@@ -97,14 +98,14 @@ func (it *item) catchUp(ctx context.Context) error {
 	if !shared {
 		return nil
 	}
-	return Fault(it.Reread(ctx))
+	return fault.Of(it.Reread(ctx))
 }
 
 // openItem opens an item, with open if nobody has it open. The caller closes it.
 func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*catalog.Item, error)) (*item, error) {
 	cfg, ok := a.settings().Items[name]
 	if !ok {
-		return nil, notFound("item", name, "coffer item list")
+		return nil, fault.NotFound("item", name, "coffer item list")
 	}
 	v, err := a.vault(ctx, cfg.Vault)
 	if err != nil {
@@ -123,7 +124,7 @@ func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*c
 	opened, err := open(v)
 	if err != nil {
 		a.accuse(ctx, cfg.Vault, name, err)
-		return nil, Fault(err)
+		return nil, fault.Of(err)
 	}
 	index, err := a.Parts.Index(ctx, a.state.indexPath(v.vault.ID(), opened.ID()))
 	if err != nil {
@@ -207,7 +208,7 @@ func (it *item) point(ctx context.Context, name catalog.PointName) (*catalog.Poi
 	}
 	p, err := it.Point(ctx, name)
 	if err != nil {
-		return nil, Fault(err)
+		return nil, fault.Of(err)
 	}
 	it.vault.points.put(id, p)
 	return p, nil
@@ -256,7 +257,7 @@ func pickPoint(ctx context.Context, it *catalog.Item, selector string, loc *time
 	var found []catalog.PointName
 	for n, err := range it.PointNames(ctx) {
 		if err != nil {
-			return "", Fault(err)
+			return "", fault.Of(err)
 		}
 		if before != "" && n >= before {
 			break
@@ -272,7 +273,7 @@ func pickPoint(ctx context.Context, it *catalog.Item, selector string, loc *time
 	}
 	switch len(found) {
 	case 0:
-		return "", Fault(fmt.Errorf("item %s has no point %q: %w", it.Name(), selector, catalog.ErrNoPoint))
+		return "", fault.Of(fmt.Errorf("item %s has no point %q: %w", it.Name(), selector, catalog.ErrNoPoint))
 	case 1:
 		return found[0], nil
 	}
@@ -310,7 +311,7 @@ func (a *Agent) Item(ctx context.Context, name string) (control.Item, error) {
 func (a *Agent) item(ctx, glancing context.Context, name string) (control.Item, error) {
 	cfg, ok := a.settings().Items[name]
 	if !ok {
-		return control.Item{}, notFound("item", name, "coffer item list")
+		return control.Item{}, fault.NotFound("item", name, "coffer item list")
 	}
 	kind, from := sourceOf(cfg)
 	out := control.Item{Name: name, Vault: cfg.Vault, Kind: kind, Source: from}
@@ -356,9 +357,9 @@ func (a *Agent) glanceAt(ctx context.Context, name string, out *control.Item) er
 		break
 	}
 	if synced.Unopened != nil {
-		return Fault(synced.Unopened)
+		return fault.Of(synced.Unopened)
 	}
-	return Fault(synced.Err())
+	return fault.Of(synced.Err())
 }
 
 func sourceOf(cfg config.Item) (kind, from string) {

@@ -14,6 +14,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -54,7 +55,7 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 	err = overdue(ctx, glancing, err, kek.ErrUnreachable)
 	if e == nil {
 		cfg := a.settings().Keys[name]
-		return []control.Key{{Name: name, URI: cmp.Or(cfg.URI, cfg.Public), Vaults: vaults, RestoreOnly: restoreOnly, Error: control.AsError(Fault(err))}}, ctx.Err()
+		return []control.Key{{Name: name, URI: cmp.Or(cfg.URI, cfg.Public), Vaults: vaults, RestoreOnly: restoreOnly, Error: control.AsError(fault.Of(err))}}, ctx.Err()
 	}
 	var out []control.Key
 	for _, ref := range e.Refs() {
@@ -62,9 +63,9 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 		k.InUse = e.InUse != nil && ref.Fingerprint == e.InUse.Ref().Fingerprint
 		k.Vaults, k.RestoreOnly = vaults, restoreOnly
 		if err != nil && (k.InUse || e.InUse == nil) {
-			k.Error = control.AsError(Fault(err))
+			k.Error = control.AsError(fault.Of(err))
 		} else if e.InUse == nil && e.Stale != nil {
-			k.Error = control.AsError(Fault(e.Stale))
+			k.Error = control.AsError(fault.Of(e.Stale))
 		}
 		if k.InUse {
 			out = slices.Insert(out, 0, k)
@@ -81,7 +82,7 @@ func (a *Agent) describeLink(ctx context.Context, uri string) control.Key {
 	k := control.Key{Name: "linked", URI: uri, RestoreOnly: true}
 	e, err := a.keys.Entry(ctx, a.keys.Link(linked(a.settings(), uri)))
 	if err != nil {
-		k.Error = control.AsError(Fault(err))
+		k.Error = control.AsError(fault.Of(err))
 		return k
 	}
 	if refs := e.Refs(); len(refs) > 0 {
@@ -126,7 +127,7 @@ func describe(ref kek.Ref) control.Key {
 func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.Key, error) {
 	cfg, ok := a.settings().Keys[req.Name]
 	if !ok {
-		return control.Key{}, notFound("key", req.Name, "coffer key list")
+		return control.Key{}, fault.NotFound("key", req.Name, "coffer key list")
 	}
 	if cfg.Public != "" {
 		return control.Key{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s is an escrow key: its private half must not be on this machine", req.Name),
@@ -142,7 +143,7 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 			Next: "use the key that is there: coffer key list; or give this one another place in the config"}
 	}
 	if err != nil {
-		return control.Key{}, Fault(fmt.Errorf("create key %s: %w", req.Name, err))
+		return control.Key{}, fault.Of(fmt.Errorf("create key %s: %w", req.Name, err))
 	}
 	a.Log.Info("key made", "key", ref)
 	a.probeAll(ctx, []string{req.Name})
@@ -154,7 +155,7 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (control.KeyReport, error) {
 	cfg, ok := a.settings().Keys[req.Key]
 	if !ok {
-		return control.KeyReport{}, notFound("key", req.Key, "coffer key list")
+		return control.KeyReport{}, fault.NotFound("key", req.Key, "coffer key list")
 	}
 	out := control.KeyReport{Key: req.Key, URI: cfg.URI, Passed: true}
 	if cfg.Public != "" {
@@ -183,7 +184,7 @@ func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (cont
 // LinkKey implements control.Custody.
 func (a *Agent) LinkKey(ctx context.Context, req control.KeyLink) (control.Vault, error) {
 	if _, ok := a.settings().Vaults[req.Vault]; !ok {
-		return control.Vault{}, notFound("vault", req.Vault, "coffer vault list")
+		return control.Vault{}, fault.NotFound("vault", req.Vault, "coffer vault list")
 	}
 	if !req.RestoreOnly && !req.Unlink {
 		return control.Vault{}, &control.Error{Code: control.CodeBadRequest, Message: "only a key that opens, and wraps nothing new, can be linked",
@@ -215,7 +216,7 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 	default:
 		name := a.keys.Link(linked(a.settings(), req.URI))
 		if _, err := a.keys.Refresh(ctx, name); err != nil { // one that does not answer is of no use
-			return Fault(fmt.Errorf("link %s: %w", req.URI, err))
+			return fault.Of(fmt.Errorf("link %s: %w", req.URI, err))
 		}
 		links = append(links, req.URI)
 	}

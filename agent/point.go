@@ -12,6 +12,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
@@ -105,7 +106,7 @@ func (a *Agent) Point(ctx context.Context, item, selector string) (control.Point
 	fates.of(p.Name, &out)
 	for n, err := range it.reader.Nodes(ctx, p.Root) {
 		if err != nil {
-			return control.Point{}, Fault(err)
+			return control.Point{}, fault.Of(err)
 		}
 		out.Roots = append(out.Roots, "/"+n.Name)
 	}
@@ -126,7 +127,7 @@ func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Se
 		defer it.close()
 		node, err := restore.Find(ctx, it.reader, p.Root, req.Path)
 		if err != nil {
-			yield(control.Entry{}, Fault(err))
+			yield(control.Entry{}, fault.Of(err))
 			return
 		}
 		if node.Type != tree.Dir {
@@ -139,7 +140,7 @@ func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Se
 		}
 		for e, err := range restore.List(ctx, it.reader, node.Trees, req.Path, levels) {
 			if err != nil {
-				yield(control.Entry{}, Fault(err))
+				yield(control.Entry{}, fault.Of(err))
 				return
 			}
 			if !yield(entry(p, e.Path, e.Node), nil) {
@@ -173,14 +174,14 @@ func (a *Agent) Diff(ctx context.Context, req control.DiffRequest) iter.Seq2[con
 		for i, root := range [][]chunk.ID{from.Root, to.Root} {
 			node, err := restore.Find(ctx, it.reader, root, req.Path)
 			if err != nil {
-				yield(control.DiffEntry{}, Fault(err))
+				yield(control.DiffEntry{}, fault.Of(err))
 				return
 			}
 			trees[i] = node.Trees
 		}
 		for c, err := range restore.Diff(ctx, it.reader, trees[0], trees[1], req.Path) {
 			if err != nil {
-				yield(control.DiffEntry{}, Fault(err))
+				yield(control.DiffEntry{}, fault.Of(err))
 				return
 			}
 			if !yield(difference(c), nil) {
@@ -232,5 +233,5 @@ func (a *Agent) Content(ctx context.Context, req control.ContentRequest, w io.Wr
 	if err := a.record(ctx, e); err != nil {
 		return err
 	}
-	return Fault(restore.Cat(ctx, it.reader, p.Root, req.Path, w))
+	return fault.Of(restore.Cat(ctx, it.reader, p.Root, req.Path, w))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/agent/schedule"
@@ -56,7 +57,7 @@ func (a *Agent) describePolicy(cfg *config.Config, name string) control.Policy {
 }
 
 // noPolicy says that the configuration has no such policy.
-func noPolicy(name string) error { return notFound("policy", name, "coffer policy list") }
+func noPolicy(name string) error { return fault.NotFound("policy", name, "coffer policy list") }
 
 // Explain implements control.Policies.
 func (a *Agent) Explain(ctx context.Context, name string) (control.Explanation, error) {
@@ -88,7 +89,7 @@ func (a *Agent) explainItem(ctx context.Context, name string) ([]control.PointFa
 	}
 	defer it.close()
 	if synced.Unopened != nil {
-		return nil, Fault(synced.Unopened)
+		return nil, fault.Of(synced.Unopened)
 	}
 	decided, fates, err := a.decisions(ctx, it, policy.Allow{})
 	if err != nil {
@@ -116,7 +117,7 @@ func (a *Agent) explainItem(ctx context.Context, name string) ([]control.PointFa
 func (a *Agent) decisions(ctx context.Context, it *item, allow policy.Allow) ([]policy.Decision, fates, error) {
 	fates, err := a.fates(ctx, it)
 	if err == nil {
-		err = Fault(fates.fault)
+		err = fault.Of(fates.fault)
 	}
 	if err != nil {
 		return nil, fates, err

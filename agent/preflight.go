@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
@@ -26,7 +27,7 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 				return ctx.Err()
 			}
 			if errors.Is(err, keyring.ErrUnrecorded) { // no key would help
-				return Fault(err)
+				return fault.Of(err)
 			}
 			failed[r.Generation] = err
 		}
@@ -36,7 +37,7 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 	}
 	needed, err := it.Generations(ctx, name, func(g uint32) bool { return failed[g] == nil })
 	if err != nil {
-		return Fault(err)
+		return fault.Of(err)
 	}
 	if slices.ContainsFunc(needed, func(g uint32) bool { return failed[g] != nil }) {
 		needed = a.narrowed(ctx, it, name, needed)
@@ -61,7 +62,7 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 		wire.Message = fmt.Sprintf("target %s does not have access to all keys that point %s of %s needs; nothing was written to it", to, name, it.Name())
 		wire.Next += fmt.Sprintf("; then: coffer restore %s@%s %s", it.Name(), name, to)
 	}
-	return &faultError{wire, cause}
+	return fault.New(wire, cause)
 }
 
 // narrowed returns those of the generations that a point is said to need which it

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/agent/queue"
@@ -24,7 +25,7 @@ func (a *Agent) Prune(ctx context.Context, req control.PruneRequest) (control.Jo
 	cfg := a.settings()
 	p := pruning{PruneRequest: req, items: []string{req.Item}}
 	if _, ok := cfg.Items[req.Item]; req.Item != "" && !ok {
-		return control.Job{}, notFound("item", req.Item, "coffer item list")
+		return control.Job{}, fault.NotFound("item", req.Item, "coffer item list")
 	}
 	if req.Item == "" {
 		p.items, p.vaults = slices.Sorted(maps.Keys(cfg.Items)), slices.Sorted(maps.Keys(cfg.Vaults))
@@ -105,7 +106,7 @@ func (p *pruner) settle(ctx context.Context, name string, err error) error {
 		return err
 	}
 	p.Log.Warn("not pruned", "subject", name, "err", err)
-	failed := control.ItemPrune{Item: name, Error: control.AsError(Fault(err))}
+	failed := control.ItemPrune{Item: name, Error: control.AsError(fault.Of(err))}
 	p.failed = append(p.failed, failed)
 	p.out.Items = append(p.out.Items, failed)
 	return nil
@@ -173,7 +174,7 @@ func (p *pruner) records(ctx context.Context, name string) error {
 	}
 	configured, ok := p.settings().Vaults[name]
 	if !ok {
-		return notFound("vault", name, "coffer vault list")
+		return fault.NotFound("vault", name, "coffer vault list")
 	}
 	done, err := prune.Vault(ctx, prune.VaultConfig{Vault: v.vault, Store: v.store, Grace: time.Duration(configured.Prune.Grace),
 		DryRun: p.ask.DryRun, Clock: p.Clock, Log: p.Log})
@@ -198,7 +199,7 @@ func (a *Agent) pruneConfig(it *item) (prune.Config, error) {
 	settings := a.settings()
 	configured, ok := settings.Vaults[it.vault.name]
 	if !ok { // any more: nobody says how long the grace time is
-		return prune.Config{}, notFound("vault", it.vault.name, "coffer vault list")
+		return prune.Config{}, fault.NotFound("vault", it.vault.name, "coffer vault list")
 	}
 	vault := configured.Prune
 	cfg := prune.Config{

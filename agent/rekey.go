@@ -9,6 +9,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/catalog"
@@ -70,7 +71,7 @@ func (a *Agent) startRekey(by string, r rekey) control.Job {
 		result, err := a.rekey(ctx, j, r)
 		if err != nil {
 			e.Outcome, e.Says = "failed", err.Error()
-			return nil, Fault(errors.Join(err, a.record(ctx, e)))
+			return nil, fault.Of(errors.Join(err, a.record(ctx, e)))
 		}
 		return &control.JobResult{Rekey: result}, nil
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/catalog"
@@ -68,7 +69,7 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 			e.Outcome, e.Says = "failed", err.Error()
 		}
 		if err := errors.Join(err, a.record(ctx, e)); err != nil {
-			return nil, Fault(err)
+			return nil, fault.Of(err)
 		}
 		out := control.RestoreResult{Target: req.Target, DryRun: req.DryRun,
 			Files: int64(done.Files.Load() + done.Others.Load()), Dirs: int64(done.Dirs.Load()),

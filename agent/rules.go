@@ -10,6 +10,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -75,7 +76,7 @@ func (a *Agent) judgeSubject(ctx context.Context, vault string, s custody.Subjec
 	var denied []error
 	for _, k := range s.Keys {
 		if err := a.usable(k); err != nil {
-			denied = append(denied, Fault(fmt.Errorf("key %s: %w", k.Ref.Name, err)), a.recordUnusable(ctx, vault, k, err))
+			denied = append(denied, fault.Of(fmt.Errorf("key %s: %w", k.Ref.Name, err)), a.recordUnusable(ctx, vault, k, err))
 		}
 	}
 	for _, f := range a.rules().Judge(a.Clock(), s) {
@@ -125,7 +126,7 @@ func (a *Agent) mayWrap(ctx context.Context, v *vault) ([]string, error) {
 	for _, k := range a.subject(ctx, v.name, v.vault.Mode(), a.settings().Vaults[v.name].Keys...).Keys {
 		if err := a.usable(k); err != nil {
 			if primary {
-				return notes, errors.Join(Fault(fmt.Errorf("key %s: %w", k.Ref.Name, err)), a.recordUnusable(ctx, v.name, k, err))
+				return notes, errors.Join(fault.Of(fmt.Errorf("key %s: %w", k.Ref.Name, err)), a.recordUnusable(ctx, v.name, k, err))
 			}
 			notes = append(notes, fmt.Sprintf("key %s: %v", k.Ref.Name, err))
 		}

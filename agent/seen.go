@@ -12,6 +12,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/store"
@@ -87,7 +88,7 @@ func (a *Agent) lookAtPoints(ctx context.Context, it *item) (catalog.SyncedPoint
 	}
 	synced, err := it.SyncPoints(ctx, it.index)
 	if err != nil {
-		return synced, Fault(err)
+		return synced, fault.Of(err)
 	}
 	it.vault.mu.Lock()
 	it.vault.seen[it.Name()] = seen{a.Clock(), synced}
@@ -177,7 +178,7 @@ func (a *Agent) eachPoint(ctx context.Context, name string, f func(control.Point
 	}
 	defer it.close()
 	if synced.Unopened != nil {
-		return Fault(synced.Unopened)
+		return fault.Of(synced.Unopened)
 	}
 	fates, err := a.fates(ctx, it)
 	if err != nil {
@@ -218,7 +219,7 @@ func (a *Agent) fates(ctx context.Context, it *item) (fates, error) {
 		f.fault, err = damagedHold(ctx, it, err), nil
 	}
 	if err != nil {
-		return f, Fault(err)
+		return f, fault.Of(err)
 	}
 	f.all = holds
 	for _, h := range holds {
@@ -226,7 +227,7 @@ func (a *Agent) fates(ctx context.Context, it *item) (fates, error) {
 	}
 	marks, err := it.Marks(ctx)
 	if err != nil {
-		return f, Fault(err)
+		return f, fault.Of(err)
 	}
 	grace := time.Duration(a.settings().Vaults[it.vault.name].Prune.Grace)
 	for _, m := range marks {

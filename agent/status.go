@@ -14,6 +14,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/doctor"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -84,7 +85,7 @@ func (a *Agent) Vault(ctx context.Context, name string) (control.Vault, error) {
 func (a *Agent) describeVault(ctx, glancing context.Context, name string) (control.Vault, error) {
 	cfg, ok := a.settings().Vaults[name]
 	if !ok {
-		return control.Vault{}, notFound("vault", name, "coffer vault list")
+		return control.Vault{}, fault.NotFound("vault", name, "coffer vault list")
 	}
 	out := control.Vault{Name: name, Store: cfg.Store, State: control.StateAccessible}
 	if id, err := a.pinned(name); err == nil {
@@ -138,7 +139,7 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 	switch s := h.State(); s {
 	case custody.Accessible, custody.Unknown: // it opened just now
 		if err := v.lacks(); err != nil {
-			out.State, out.Error = control.StateDegraded, control.AsError(Fault(err))
+			out.State, out.Error = control.StateDegraded, control.AsError(fault.Of(err))
 		}
 	default:
 		out.State = control.KeyState(s)

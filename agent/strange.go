@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/store"
 )
@@ -48,7 +49,7 @@ func (a *Agent) strangeIn(ctx context.Context, it *item) ([]control.Problem, err
 				first[kind] = fmt.Errorf("%s: %w", key, err)
 			}
 		case key == "":
-			return nil, Fault(err)
+			return nil, fault.Of(err)
 		}
 	}
 	var found []control.Problem
@@ -83,7 +84,7 @@ func damagedHold(ctx context.Context, it *item, err error) error {
 	for key, cause := range it.CheckRecords(ctx) {
 		if cause != nil && strings.HasPrefix(string(key), string(it.HoldKey(""))) {
 			says := fmt.Sprintf("a hold of %s does not open, so nothing may go: %s: %v", it.Name(), key, cause)
-			return &faultError{control.Error{Code: control.CodeDamaged, Message: says, Next: strings.ReplaceAll(holdNext, "%s", it.Name())}, err}
+			return fault.New(control.Error{Code: control.CodeDamaged, Message: says, Next: strings.ReplaceAll(holdNext, "%s", it.Name())}, err)
 		}
 	}
 	return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
@@ -21,7 +22,7 @@ func secrets(ctx context.Context, v *vault) ([]catalog.KeyRecord, error) {
 	var out []catalog.KeyRecord
 	for r, err := range v.vault.KeyRecords(ctx) {
 		if err != nil {
-			return nil, Fault(fmt.Errorf("vault %s: %w", v.name, err))
+			return nil, fault.Of(fmt.Errorf("vault %s: %w", v.name, err))
 		}
 		if !r.Erased {
 			out = append(out, r)
@@ -127,7 +128,7 @@ func (a *Agent) names(ctx context.Context) map[kek.Fingerprint]string {
 func (a *Agent) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (control.KeyUsage, error) {
 	cfg, ok := a.settings().Keys[req.Key]
 	if !ok {
-		return control.KeyUsage{}, notFound("key", req.Key, "coffer key list")
+		return control.KeyUsage{}, fault.NotFound("key", req.Key, "coffer key list")
 	}
 	out := control.KeyUsage{Key: req.Key, URI: cmp.Or(cfg.URI, cfg.Public)}
 	versions := a.versions(ctx, req)
@@ -291,12 +292,12 @@ func (a *Agent) openers(ctx context.Context, vault string) map[kek.Fingerprint]b
 func (a *Agent) countPoints(ctx context.Context, v *vault, lost *control.LostItem) error {
 	it, err := v.vault.Item(ctx, lost.Item)
 	if err != nil {
-		return Fault(err)
+		return fault.Of(err)
 	}
 	defer it.Close()
 	names, err := it.Points(ctx)
 	if err != nil {
-		return Fault(err)
+		return fault.Of(err)
 	}
 	lost.Points = len(names)
 	if len(names) > 0 {
@@ -313,7 +314,7 @@ func (a *Agent) backedUpSince(ctx context.Context, v *vault, t time.Time) (bool,
 		names, err := it.Points(ctx)
 		it.Close()
 		if err != nil {
-			return false, Fault(err)
+			return false, fault.Of(err)
 		}
 		if len(names) > 0 && names[len(names)-1].Time().After(t) {
 			return true, nil

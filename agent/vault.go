@@ -14,6 +14,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
@@ -99,7 +100,7 @@ func (a *Agent) unpinned(ctx context.Context, name string) error {
 // keys were taken away.
 func (a *Agent) vault(ctx context.Context, name string) (*vault, error) {
 	if _, ok := a.settings().Vaults[name]; !ok {
-		return nil, notFound("vault", name, "coffer vault list")
+		return nil, fault.NotFound("vault", name, "coffer vault list")
 	}
 	if err := a.refused(name); err != nil {
 		return nil, err
@@ -128,7 +129,7 @@ func (a *Agent) openVault(ctx context.Context, name string) (_ *vault, err error
 	}
 	st, err := a.Parts.Store(ctx, a.settings().Vaults[name])
 	if err != nil {
-		return nil, Fault(fmt.Errorf("vault %s: %w", name, err))
+		return nil, fault.Of(fmt.Errorf("vault %s: %w", name, err))
 	}
 	defer func() {
 		if err != nil {
@@ -155,7 +156,7 @@ func (a *Agent) openVault(ctx context.Context, name string) (_ *vault, err error
 		err = a.modeHolds(name, opened)
 	}
 	if err != nil {
-		return nil, Fault(fmt.Errorf("vault %s: %w", name, err))
+		return nil, fault.Of(fmt.Errorf("vault %s: %w", name, err))
 	}
 	v := newVault(name, st, opened, floors, missing)
 	if err := a.install(v); err != nil {
@@ -189,9 +190,6 @@ func (a *Agent) accuse(ctx context.Context, vault, item string, err error) {
 	}
 }
 
-// ErrMode: the configuration asks for less than the vault is.
-var ErrMode = errors.New("the vault is customer-managed, for ever")
-
 // modeHolds refuses a configuration that would put a customer-managed vault under a
 // software key again.
 func (a *Agent) modeHolds(name string, v *catalog.Vault) error {
@@ -201,11 +199,11 @@ func (a *Agent) modeHolds(name string, v *catalog.Vault) error {
 	cfg := a.settings().Vaults[name]
 	if cfg.Mode == catalog.SoftwareKeys.String() {
 		v.Close()
-		return fmt.Errorf("%w: write vaults.%s.mode: customer-managed", ErrMode, name)
+		return fmt.Errorf("%w: write vaults.%s.mode: customer-managed", custody.ErrMode, name)
 	}
 	if key, ok := a.fileKey(cfg); ok {
 		v.Close()
-		return fmt.Errorf("%w: key %s is a file: take it out of vaults.%s.keys, or name it under restore_keys", ErrMode, key, name)
+		return fmt.Errorf("%w: key %s is a file: take it out of vaults.%s.keys, or name it under restore_keys", custody.ErrMode, key, name)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
@@ -26,7 +27,7 @@ func (a *Agent) Verify(ctx context.Context, req control.VerifyRequest) (control.
 	}
 	if req.Item != "" {
 		if _, ok := a.settings().Items[req.Item]; !ok {
-			return control.Job{}, notFound("item", req.Item, "coffer item list")
+			return control.Job{}, fault.NotFound("item", req.Item, "coffer item list")
 		}
 	}
 	state := control.Job{Kind: control.KindVerify, Item: req.Item, Point: req.Point}
@@ -96,7 +97,7 @@ func (a *Agent) startVerifying(by string, state control.Job, v verifying) *queue
 				}
 			}
 			if err != nil {
-				return nil, Fault(err)
+				return nil, fault.Of(err)
 			}
 			if v.Restore && v.scheduled {
 				break // each run another item

@@ -9,6 +9,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/internal/gate"
 )
@@ -210,7 +211,7 @@ func (a *Agent) worksOn(vault string) func(control.Job) bool {
 // hangs on must open before it is used again.
 func (a *Agent) Revalidate(ctx context.Context, req control.KeyRevalidate) (control.Vault, error) {
 	if _, ok := a.settings().Vaults[req.Vault]; !ok {
-		return control.Vault{}, notFound("vault", req.Vault, "coffer vault list")
+		return control.Vault{}, fault.NotFound("vault", req.Vault, "coffer vault list")
 	}
 	a.probeAll(ctx, a.keyNames())
 	if err := a.watch.deciding.Enter(ctx); err != nil {

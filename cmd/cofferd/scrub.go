@@ -16,8 +16,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/catalog/scrub"
 	"github.com/cofferbackup/coffer/store"
 )
@@ -73,7 +73,7 @@ func runScrub(ctx context.Context, o scrubOptions, out io.Writer) error {
 		err = &control.Error{Code: control.CodeStore, Message: err.Error(), Next: "correct --store, or mount what it names"}
 	}
 	if err != nil {
-		return agent.Fault(err)
+		return fault.Of(err)
 	}
 	defer st.Close()
 	began := time.Now()
@@ -82,7 +82,7 @@ func runScrub(ctx context.Context, o scrubOptions, out io.Writer) error {
 	report, err := scrub.Run(ctx, scrub.Config{Objects: st, Workers: o.workers, Progress: progress})
 	stop()
 	if err != nil {
-		return agent.Fault(err)
+		return fault.Of(err)
 	}
 	if o.json {
 		err = printScrubJSON(out, o.store, report)

@@ -1,4 +1,6 @@
-package agent
+// Package fault says of errors what an operator is told: under which code one travels to
+// him, and what he does next.
+package fault
 
 import (
 	"errors"
@@ -36,7 +38,7 @@ var faults = [...]struct {
 	{kek.ErrUnsuitable, control.CodeKeysInaccessible, "mend that, or use another RSA key of 2048 to 4096 bits: coffer key create NAME makes one"},
 	{kek.ErrWrongKey, control.CodeKeysInaccessible, "the key does not open this vault; look for the one on the recovery sheet"},
 	{catalog.ErrRolledBack, control.CodeDamaged, "somebody put older key records back, or the store was restored from a copy: find out which; then, to accept what is there, stop the agent and remove its state's floors folder"},
-	{ErrMode, control.CodeForbidden, "a customer-managed vault stays one: correct the config"},
+	{custody.ErrMode, control.CodeForbidden, "a customer-managed vault stays one: correct the config"},
 	{catalog.ErrErased, control.CodeNotFound, "nothing opens it any more; a new backup begins it anew: coffer backup ITEM"},
 	{crypt.ErrClosed, control.CodeKeysInaccessible, "the vault's secrets were zeroed while this ran: coffer status says why"},
 	{catalog.ErrOtherVault, control.CodeStore, "the store's address or the pinned id is wrong; compare both with the recovery sheet"},
@@ -72,31 +74,35 @@ var faults = [...]struct {
 // stateNext is what to do about a fault of a disk that is neither a store's nor a target's.
 const stateNext = "make room on the disk of the agent's state folder, or mend it: coffer doctor looks at it"
 
-// Fault gives an error the code and the next step with which it travels.
-func Fault(err error) error {
+// Of gives an error the code and the next step with which it travels. One that has them
+// stays as it is, and one of no known kind too.
+func Of(err error) error {
 	var known *control.Error
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
 	for _, f := range faults {
 		if errors.Is(err, f.is) {
-			return &faultError{control.Error{Code: f.code, Message: err.Error(), Next: f.next}, err}
+			return New(control.Error{Code: f.code, Message: err.Error(), Next: f.next}, err)
 		}
 	}
 	return err
 }
 
-// faultError is a control.Error that keeps its cause.
-type faultError struct {
+// New returns an error that travels as wire, and still is its cause (errors.Is).
+func New(wire control.Error, cause error) error { return &fault{wire, cause} }
+
+type fault struct {
 	wire  control.Error
 	cause error
 }
 
-func (e *faultError) Error() string   { return e.wire.Message }
-func (e *faultError) Unwrap() []error { return []error{&e.wire, e.cause} }
+func (f *fault) Error() string   { return f.wire.Message }
+func (f *fault) Unwrap() []error { return []error{&f.wire, f.cause} }
 
-// notFound says that the configuration has no such thing.
-func notFound(kind, name, list string) error {
+// NotFound says that the configuration has no such thing; list is the command that shows
+// what it has.
+func NotFound(kind, name, list string) error {
 	next := "see what there is: " + list
 	if kind == "item" {
 		next += "; one that was taken out of the config, or renamed, has its points still: put it back under its name"
