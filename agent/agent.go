@@ -35,6 +35,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/backup"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/internal/durable"
@@ -116,7 +117,7 @@ type Agent struct {
 	host    string
 	started time.Time
 	jobs    *queue.Queue
-	state   *state
+	state   *state.Folder
 	audit   *audit.Log
 	keys    *keyring.Keyring
 	watch   *watch
@@ -178,7 +179,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
-	st, err := openState(dir)
+	st, err := state.Open(dir)
 	if errors.Is(err, durable.ErrLocked) {
 		return nil, fmt.Errorf("%w: %s: stop that one first, or give this one an agent.state of its own", ErrStateBusy, dir)
 	}
@@ -186,15 +187,15 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
 	a := new(Agent)
-	jobs, err := queue.Open(ctx, queue.Config{Dir: st.path("jobs"), Clock: cfg.Clock, Log: cfg.Log, Slots: cfg.Settings.Agent.Jobs,
+	jobs, err := queue.Open(ctx, queue.Config{Dir: st.Path("jobs"), Clock: cfg.Clock, Log: cfg.Log, Slots: cfg.Settings.Agent.Jobs,
 		Ended: func(j control.Job) { a.jobEnded(j) }})
 	if err != nil {
-		st.close()
+		st.Close()
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
-	log, err := audit.Open(audit.Config{Dir: st.path("audit"), MaxSize: int64(cfg.Settings.Audit.MaxSize), Clock: cfg.Clock, Log: cfg.Log, Sinks: cfg.Sinks})
+	log, err := audit.Open(audit.Config{Dir: st.Path("audit"), MaxSize: int64(cfg.Settings.Audit.MaxSize), Clock: cfg.Clock, Log: cfg.Log, Sinks: cfg.Sinks})
 	if err != nil {
-		st.close()
+		st.Close()
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
 	host, err := os.Hostname()
@@ -207,7 +208,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	if a.Supervisor == nil {
 		a.Supervisor = nobody{}
 	}
-	if a.proofs, err = proof.Open(st.path("proofs.json")); err != nil {
+	if a.proofs, err = proof.Open(st.Path("proofs.json")); err != nil {
 		cfg.Log.Warn("what was proved of backups is not known any more", "err", err)
 	}
 	a.process = strings.ToLower(rand.Text()[:10])
@@ -275,5 +276,5 @@ func (a *Agent) close() {
 	if err := a.audit.Close(); err != nil {
 		a.Log.Warn("audit log not closed", "err", err)
 	}
-	a.state.close()
+	a.state.Close()
 }

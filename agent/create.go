@@ -11,6 +11,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -53,7 +54,7 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	if err != nil {
 		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
-	floors := newFloors(a.Log)
+	floors := state.NewFloors(a.Log)
 	made, err := catalog.Create(ctx, st, catalog.CreateOptions{Mode: mode, Ring: ring, Now: a.Clock(), Floors: floors})
 	if err != nil {
 		closeStore(st, req.Name, a.Log)
@@ -61,11 +62,11 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	}
 	// A crash here leaves a vault whose id nobody knows: empty, so nothing is lost,
 	// and its place can be cleared.
-	if err := a.state.pin(req.Name, made.ID()); err != nil {
+	if err := a.state.Pin(req.Name, made.ID()); err != nil {
 		return none, &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("vault %s is made, but its id could not be kept: %v", req.Name, err),
 			Next: fmt.Sprintf("write it into the config: vaults.%s.id: %s", req.Name, made.ID())}
 	}
-	if err := floors.keepIn(a.state.floorsPath(made.ID())); err != nil {
+	if err := a.state.KeepFloors(made.ID(), floors); err != nil {
 		return none, fmt.Errorf("create vault %s: %w", req.Name, err)
 	}
 	a.mu.Lock()

@@ -38,7 +38,7 @@ func one(subject, what string, try func(ctx context.Context) control.Check) doct
 // lookAtHost looks at what the agent has on this machine.
 func (a *Agent) lookAtHost(cfg *config.Config) []doctor.Look {
 	looks := []doctor.Look{
-		{Subject: "state folder", What: "write", Try: func(context.Context) []control.Check { return doctor.Folder(a.state.dir) }},
+		{Subject: "state folder", What: "write", Try: func(context.Context) []control.Check { return doctor.Folder(a.state.Dir()) }},
 		one("clock", "synchronised", func(context.Context) control.Check { return doctor.Clock() }),
 		one("audit log", "chain", func(ctx context.Context) control.Check {
 			const next = "make room in, or mend, the agent's state folder; then: coffer audit verify"

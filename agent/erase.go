@@ -52,9 +52,9 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	if err != nil {
 		return none, fault.Of(err)
 	}
-	index := a.state.indexPath(v.vault.ID(), id)
+	index := a.state.IndexPath(v.vault.ID(), id)
 	done, err := v.vault.Erase(ctx, v.store, req.Item, a.Clock())
-	v.floors.flush()
+	v.floors.Flush()
 	v.detach(req.Item)
 	if err != nil {
 		return none, fault.Of(fmt.Errorf("erase item %s: %w; say it again to go on", req.Item, err))
@@ -112,7 +112,7 @@ func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
 
 // VerifyAudit implements control.System.
 func (a *Agent) VerifyAudit(ctx context.Context, req control.AuditVerify) (control.AuditReport, error) {
-	dir := a.state.path("audit")
+	dir := a.state.Path("audit")
 	r, err := audit.Verify(ctx, dir, audit.Options{Head: req.Head})
 	if err != nil {
 		return control.AuditReport{}, fmt.Errorf("check the audit log in %s: %w", dir, err)

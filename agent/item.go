@@ -126,7 +126,7 @@ func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*c
 		a.accuse(ctx, cfg.Vault, name, err)
 		return nil, fault.Of(err)
 	}
-	index, err := a.Parts.Index(ctx, a.state.indexPath(v.vault.ID(), opened.ID()))
+	index, err := a.Parts.Index(ctx, a.state.IndexPath(v.vault.ID(), opened.ID()))
 	if err != nil {
 		opened.Close()
 		return nil, fmt.Errorf("item %s: %w", name, err)

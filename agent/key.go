@@ -203,7 +203,7 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 		return err
 	}
 	defer a.opening(req.Vault).Leave()
-	links := a.state.links(req.Vault)
+	links := a.state.Links(req.Vault)
 	i := slices.Index(links, req.URI)
 	kind := audit.KeyLinked
 	switch {
@@ -224,7 +224,7 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 	if err := a.record(ctx, audit.Event{Kind: kind, Vault: req.Vault, By: by, Fields: map[string]string{"uri": req.URI}}); err != nil {
 		return err
 	}
-	if err := a.state.setLinks(req.Vault, links); err != nil {
+	if err := a.state.SetLinks(req.Vault, links); err != nil {
 		return fmt.Errorf("remember the link: %w", err)
 	}
 	if v := a.opened(req.Vault); v != nil {

@@ -139,7 +139,7 @@ func (a *Agent) hangsOn(vault string) map[kek.Fingerprint]bool {
 		a.learn(vault, v.vault)
 	}
 	out := make(map[kek.Fingerprint]bool)
-	for _, text := range a.state.openers(vault) {
+	for _, text := range a.state.Openers(vault) {
 		if f, err := kek.ParseFingerprint(text); err == nil {
 			out[f] = true
 		}
@@ -153,7 +153,7 @@ func (a *Agent) learn(name string, v *catalog.Vault) {
 	for _, f := range v.Openers() {
 		texts = append(texts, f.String())
 	}
-	if err := a.state.setOpeners(name, texts); err != nil {
+	if err := a.state.SetOpeners(name, texts); err != nil {
 		a.Log.Warn("keys that open a vault not remembered", "vault", name, "err", err)
 	}
 }
@@ -231,7 +231,7 @@ func (a *Agent) relearn(ctx context.Context, name string, opening []custody.Prob
 		return false
 	}
 	defer closeStore(st, name, a.Log)
-	floors, err := a.state.floors(id, a.Log)
+	floors, err := a.state.Floors(id, a.Log)
 	if err != nil {
 		return false
 	}

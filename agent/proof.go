@@ -21,11 +21,11 @@ func (a *Agent) proof(item string) control.Proof {
 
 // scratch is where points of a vault are restored to be compared.
 func (a *Agent) scratch(vault string) *proof.Scratch {
-	state, err := filepath.Abs(a.state.dir)
+	dir, err := filepath.Abs(a.state.Dir())
 	if err != nil {
-		state = a.state.dir
+		dir = a.state.Dir()
 	}
-	owner := sha256.Sum256([]byte(a.host + "\x00" + state))
+	owner := sha256.Sum256([]byte(a.host + "\x00" + dir))
 	return &proof.Scratch{Dir: a.settings().Vaults[vault].Verify.Scratch, Owner: fmt.Sprintf("%x", owner[:5]), Run: a.process, Target: a.Parts.Target}
 }
 

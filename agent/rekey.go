@@ -122,7 +122,7 @@ func (a *Agent) rekey(ctx context.Context, j *queue.Job, r rekey) (*control.Reke
 			})
 		},
 	})
-	v.floors.flush()
+	v.floors.Flush()
 	if err != nil {
 		return nil, fmt.Errorf("vault %s: %d of %d secrets are wrapped anew: %w", r.vault, done.Done+done.Skipped, done.Secrets, err)
 	}
@@ -133,7 +133,7 @@ func (a *Agent) rekey(ctx context.Context, j *queue.Job, r rekey) (*control.Reke
 		if out.Made, out.Opens, err = a.newGenerations(ctx, v); err != nil {
 			return nil, err
 		}
-		v.floors.flush()
+		v.floors.Flush()
 	}
 	out.Made += done.Made
 	out.Mode, out.Secrets, out.Rewrapped, out.Unwraps, out.Bytes = v.vault.Mode().String(), done.Secrets, done.Done, done.Unwraps, done.Bytes

@@ -69,7 +69,7 @@ const behind = -100
 func (a *Agent) openPlan() *plan {
 	began := a.Clock()
 	return &plan{limits: make(map[string]*throttle.Limiter), Runner: schedule.Open(schedule.Config{
-		Memory: schedule.File(a.state.path("schedule.json")), Clock: a.Clock, After: a.After, Log: a.Log,
+		Memory: schedule.File(a.state.Path("schedule.json")), Clock: a.Clock, After: a.After, Log: a.Log,
 		Elapsed: func() time.Duration { return a.Clock().Sub(began) }, // by the monotonic clock, which time.Now has too
 		Tasks: func() []schedule.Task {
 			a.pulse.beat("schedules", a.Clock(), 0)

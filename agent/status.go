@@ -39,9 +39,9 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	if refused := a.reloadFault(); refused != nil {
 		s.Problems = append(s.Problems, *refused)
 	}
-	for _, c := range doctor.Room(a.state.dir) {
+	for _, c := range doctor.Room(a.state.Dir()) {
 		if c.Outcome == control.CheckBad {
-			s.Problems = append(s.Problems, control.Problem{Subject: "state folder", Message: a.state.dir + ": " + c.Says, Next: c.Next})
+			s.Problems = append(s.Problems, control.Problem{Subject: "state folder", Message: a.state.Dir() + ": " + c.Says, Next: c.Next})
 		}
 	}
 	s.Problems = append(s.Problems, a.tellingProblems()...)
@@ -100,7 +100,7 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		}
 		out.Keys = append(out.Keys, keys...)
 	}
-	for _, uri := range a.state.links(name) {
+	for _, uri := range a.state.Links(name) {
 		out.Keys = append(out.Keys, a.describeLink(glancing, uri))
 	}
 	if out.State == control.StateAbsent {

@@ -50,7 +50,7 @@ func (a *Agent) newTeller() *teller {
 		secret = func(string) ([]byte, error) { return nil, errors.ErrUnsupported }
 	}
 	t := &teller{wake: make(chan struct{}, 1), away: make(map[string]time.Time), reloaded: metrics.Outcome{Good: true, At: a.started},
-		Notifier: notify.Open(notify.Config{Path: a.state.path("notify.json"), Host: a.host, Secret: secret, Clock: a.Clock, After: a.After, Log: a.Log,
+		Notifier: notify.Open(notify.Config{Path: a.state.Path("notify.json"), Host: a.host, Secret: secret, Clock: a.Clock, After: a.After, Log: a.Log,
 			Channels: func() map[string]config.Notify { return a.settings().Notify }})}
 	t.counts = metrics.New(metrics.Config{View: a.view})
 	return t
@@ -127,7 +127,7 @@ func (a *Agent) verifyAudit(ctx context.Context) {
 	if since := now.Sub(a.tell.verified); since >= 0 && since < auditEvery {
 		return
 	}
-	report, err := audit.Verify(ctx, a.state.path("audit"), audit.Options{})
+	report, err := audit.Verify(ctx, a.state.Path("audit"), audit.Options{})
 	if ctx.Err() != nil {
 		return
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/internal/gate"
@@ -28,7 +29,7 @@ type vault struct {
 	name   string
 	store  store.Store
 	vault  *catalog.Vault
-	floors *floors
+	floors *state.Floors
 
 	opening gate.Gate // held while items are opened
 
@@ -49,7 +50,7 @@ type custodyView struct {
 	findings []custody.Finding
 }
 
-func newVault(name string, st store.Store, v *catalog.Vault, f *floors, missing []error) *vault {
+func newVault(name string, st store.Store, v *catalog.Vault, f *state.Floors, missing []error) *vault {
 	return &vault{name: name, store: st, vault: v, floors: f, missing: missing,
 		opening: gate.New(), items: make(map[string]*item), seen: make(map[string]seen), strange: make(map[string]strange)}
 }
@@ -58,7 +59,7 @@ func newVault(name string, st store.Store, v *catalog.Vault, f *floors, missing 
 func (a *Agent) uses(name string) keyring.Use {
 	cfg := a.settings().Vaults[name]
 	u := keyring.Use{Keys: cfg.Keys, Open: slices.Clone(cfg.RestoreKeys)}
-	for _, uri := range a.state.links(name) {
+	for _, uri := range a.state.Links(name) {
 		u.Open = append(u.Open, a.keys.Link(linked(a.settings(), uri)))
 	}
 	a.mu.Lock()
@@ -72,7 +73,7 @@ func (a *Agent) pinned(name string) (crypt.VaultID, error) {
 	if text := a.settings().Vaults[name].ID; text != "" {
 		return crypt.ParseVaultID(text)
 	}
-	if id, ok := a.state.id(name); ok {
+	if id, ok := a.state.ID(name); ok {
 		return id, nil
 	}
 	return crypt.VaultID{}, &control.Error{Code: control.CodeNotFound,
@@ -136,7 +137,7 @@ func (a *Agent) openVault(ctx context.Context, name string) (_ *vault, err error
 			closeStore(st, name, a.Log)
 		}
 	}()
-	floors, err := a.state.floors(id, a.Log)
+	floors, err := a.state.Floors(id, a.Log)
 	if err != nil {
 		return nil, fmt.Errorf("vault %s: %w", name, err)
 	}
@@ -302,7 +303,7 @@ func (v *vault) used() bool {
 // nobody uses.
 func (v *vault) close(log *slog.Logger) {
 	v.vault.Close()
-	v.floors.flush()
+	v.floors.Flush()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for name, it := range v.items {

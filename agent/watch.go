@@ -61,7 +61,7 @@ func (a *Agent) custody(vault string) custody.Health {
 	defer a.watch.mu.Unlock()
 	h, ok := a.watch.health[vault]
 	if !ok {
-		h = a.state.health(vault)
+		h = a.state.Health(vault)
 		a.watch.health[vault] = h
 	}
 	return h
@@ -179,7 +179,7 @@ func (a *Agent) become(ctx context.Context, vault string, next custody.Health, n
 			a.suspend(vault)
 		}
 	}
-	if err := a.state.setHealth(vault, next); err != nil {
+	if err := a.state.SetHealth(vault, next); err != nil {
 		a.Log.Warn("state of a vault's keys not remembered", "vault", vault, "err", err)
 	}
 	a.tellKeys(vault, notices)

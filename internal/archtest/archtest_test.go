@@ -27,7 +27,7 @@ func rules() archtest.Rules {
 			{"catalog/sqlite", "catalog/scrub", "backup/source", "restore/target"},
 			{"backup", "restore", "agent/keyring", "agent/lock", "backup/source/limit"}, // never each other
 			{"agent/proof", "agent/prune", "agent/repair"},
-			{"agent/fault"},
+			{"agent/fault", "agent/state"},
 			{"agent"},
 			{"cmd/coffer", "cmd/cofferd"},
 		},

@@ -1,4 +1,4 @@
-package agent
+package state
 
 import (
 	"fmt"
@@ -10,10 +10,10 @@ import (
 	"github.com/cofferbackup/coffer/crypt"
 )
 
-// floors is the newest epoch seen of each key record of a vault (catalog.Floors).
+// Floors is the newest epoch seen of each key record of a vault (catalog.Floors).
 // It is written now and then and at the end: what a crash forgets of it makes a
 // rollback harder to notice, and nothing else.
-type floors struct {
+type Floors struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
@@ -25,12 +25,12 @@ type floors struct {
 // writeEvery is after how many changes floors are written.
 const writeEvery = 64
 
-func newFloors(log *slog.Logger) *floors { return &floors{log: log, epochs: make(map[string]uint32)} }
+// NewFloors returns those of a vault that is only being made (KeepFloors).
+func NewFloors(log *slog.Logger) *Floors { return &Floors{log: log, epochs: make(map[string]uint32)} }
 
-func (s *state) floorsPath(id crypt.VaultID) string { return s.path("floors", id.String()+".json") }
-
-// keepIn says where the floors are kept from now on.
-func (f *floors) keepIn(path string) error {
+// KeepFloors has the floors of a vault in the folder from now on.
+func (s *Folder) KeepFloors(id crypt.VaultID, f *Floors) error {
+	path := s.Path("floors", id.String()+".json")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -40,10 +40,10 @@ func (f *floors) keepIn(path string) error {
 	return nil
 }
 
-// floors reads what was seen of a vault.
-func (s *state) floors(id crypt.VaultID, log *slog.Logger) (*floors, error) {
-	f := newFloors(log)
-	if err := f.keepIn(s.floorsPath(id)); err != nil {
+// Floors reads what was seen of a vault.
+func (s *Folder) Floors(id crypt.VaultID, log *slog.Logger) (*Floors, error) {
+	f := NewFloors(log)
+	if err := s.KeepFloors(id, f); err != nil {
 		return nil, err
 	}
 	if err := load(f.path, &f.epochs); err != nil {
@@ -55,14 +55,14 @@ func (s *state) floors(id crypt.VaultID, log *slog.Logger) (*floors, error) {
 func floorOf(owner string, generation uint32) string { return fmt.Sprintf("%s/%d", owner, generation) }
 
 // Floor implements catalog.Floors.
-func (f *floors) Floor(owner string, generation uint32) uint32 {
+func (f *Floors) Floor(owner string, generation uint32) uint32 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.epochs[floorOf(owner, generation)]
 }
 
 // Raise implements catalog.Floors.
-func (f *floors) Raise(owner string, generation, epoch uint32) {
+func (f *Floors) Raise(owner string, generation, epoch uint32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.epochs[floorOf(owner, generation)] >= epoch {
@@ -74,8 +74,8 @@ func (f *floors) Raise(owner string, generation, epoch uint32) {
 	}
 }
 
-// flush writes what was raised.
-func (f *floors) flush() {
+// Flush writes what was raised.
+func (f *Floors) Flush() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.raised > 0 && f.path != "" {
@@ -84,7 +84,7 @@ func (f *floors) flush() {
 }
 
 // write is called with mu held.
-func (f *floors) write() {
+func (f *Floors) write() {
 	if err := save(f.path, f.epochs); err != nil {
 		f.log.Warn("newest key records not remembered", "path", f.path, "err", err)
 		return

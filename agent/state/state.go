@@ -1,4 +1,5 @@
-package agent
+// Package state is the agent's folder: what it remembers from one start to the next.
+package state
 
 import (
 	"encoding/json"
@@ -16,7 +17,7 @@ import (
 	"github.com/cofferbackup/coffer/internal/durable"
 )
 
-// state is the agent's folder:
+// Folder is the state folder of an agent. It is safe for concurrent use.
 //
 //	lock                          held while the agent runs
 //	vaults.json                   ids of the vaults made here: the only thing not to lose
@@ -28,7 +29,7 @@ import (
 //
 // Without custody.json and floors the agent cannot tell that keys or records went
 // back to older ones while it was not looking; it works all the same.
-type state struct {
+type Folder struct {
 	dir  string
 	lock *os.File
 
@@ -45,24 +46,29 @@ type kept struct {
 	Openers  map[string][]string          `json:"openers"`  // fingerprints of the keys that open a vault, by its name
 }
 
-func openState(dir string) (*state, error) {
+// Open takes a folder, or returns durable.ErrLocked if another agent has it.
+func Open(dir string) (*Folder, error) {
 	lock, err := durable.Lock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
-	s := &state{dir: dir, lock: lock, ids: make(map[string]string)}
-	if err := load(s.path("vaults.json"), &s.ids); err != nil {
+	s := &Folder{dir: dir, lock: lock, ids: make(map[string]string)}
+	if err := load(s.Path("vaults.json"), &s.ids); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("%w: remove it and write the ids of the vaults into the config", err)
 	}
-	if err := load(s.path("custody.json"), &s.kept); err != nil {
+	if err := load(s.Path("custody.json"), &s.kept); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("%w: remove it; then check every key: coffer key check", err)
 	}
 	return s, nil
 }
 
-func (s *state) path(name ...string) string {
+// Dir returns where the folder is, as it was opened.
+func (s *Folder) Dir() string { return s.dir }
+
+// Path returns the path of what is in the folder under a name.
+func (s *Folder) Path(name ...string) string {
 	return filepath.Join(append([]string{s.dir}, name...)...)
 }
 
@@ -86,31 +92,31 @@ func save(path string, v any) error {
 	return durable.WriteFile(path, raw)
 }
 
-// id returns the pinned id of a vault.
-func (s *state) id(name string) (crypt.VaultID, bool) {
+// ID returns the pinned id of a vault.
+func (s *Folder) ID(name string) (crypt.VaultID, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id, err := crypt.ParseVaultID(s.ids[name])
 	return id, err == nil
 }
 
-// pin keeps the id of a vault that was just made.
-func (s *state) pin(name string, id crypt.VaultID) error {
+// Pin keeps the id of a vault that was just made.
+func (s *Folder) Pin(name string, id crypt.VaultID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ids[name] = id.String()
-	return save(s.path("vaults.json"), s.ids)
+	return save(s.Path("vaults.json"), s.ids)
 }
 
 // Used implements keyring.Memory.
-func (s *state) Used(name string) []keyring.Version {
+func (s *Folder) Used(name string) []keyring.Version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.kept.Versions[name])
 }
 
 // Use implements keyring.Memory.
-func (s *state) Use(name string, v keyring.Version) error {
+func (s *Folder) Use(name string, v keyring.Version) error {
 	return s.keep(func(k *kept) {
 		if k.Versions == nil {
 			k.Versions = make(map[string][]keyring.Version)
@@ -119,14 +125,16 @@ func (s *state) Use(name string, v keyring.Version) error {
 	})
 }
 
-// health returns what was known of a vault's keys.
-func (s *state) health(vault string) custody.Health {
+// Health returns what was known of a vault's keys.
+func (s *Folder) Health(vault string) custody.Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.kept.Health[vault]
 }
 
-func (s *state) setHealth(vault string, h custody.Health) error {
+// SetHealth remembers what is known of a vault's keys. After an error it is known until
+// the agent ends.
+func (s *Folder) SetHealth(vault string, h custody.Health) error {
 	return s.keep(func(k *kept) {
 		if k.Health == nil {
 			k.Health = make(map[string]custody.Health)
@@ -135,14 +143,15 @@ func (s *state) setHealth(vault string, h custody.Health) error {
 	})
 }
 
-// links returns the URIs of the keys that were linked to a vault.
-func (s *state) links(vault string) []string {
+// Links returns the URIs of the keys that were linked to a vault.
+func (s *Folder) Links(vault string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.kept.Links[vault])
 }
 
-func (s *state) setLinks(vault string, uris []string) error {
+// SetLinks remembers which keys are linked to a vault, by their URIs, as SetHealth does.
+func (s *Folder) SetLinks(vault string, uris []string) error {
 	return s.keep(func(k *kept) {
 		if k.Links == nil {
 			k.Links = make(map[string][]string)
@@ -151,16 +160,17 @@ func (s *state) setLinks(vault string, uris []string) error {
 	})
 }
 
-// openers returns the fingerprints of the keys that opened a vault when it was last
+// Openers returns the fingerprints of the keys that opened a vault when it was last
 // looked at.
-func (s *state) openers(vault string) []string {
+func (s *Folder) Openers(vault string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.kept.Openers[vault])
 }
 
-func (s *state) setOpeners(vault string, fingerprints []string) error {
-	if slices.Equal(s.openers(vault), fingerprints) {
+// SetOpeners remembers which keys opened a vault, as SetHealth does.
+func (s *Folder) SetOpeners(vault string, fingerprints []string) error {
+	if slices.Equal(s.Openers(vault), fingerprints) {
 		return nil
 	}
 	return s.keep(func(k *kept) {
@@ -172,16 +182,17 @@ func (s *state) setOpeners(vault string, fingerprints []string) error {
 }
 
 // keep changes custody.json.
-func (s *state) keep(change func(*kept)) error {
+func (s *Folder) keep(change func(*kept)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.kept)
-	return save(s.path("custody.json"), s.kept)
+	return save(s.Path("custody.json"), s.kept)
 }
 
-// indexPath returns where the local index of an item is kept.
-func (s *state) indexPath(vault crypt.VaultID, item crypt.ItemID) string {
-	return s.path("index", vault.String(), item.String())
+// IndexPath returns where the local index of an item is kept.
+func (s *Folder) IndexPath(vault crypt.VaultID, item crypt.ItemID) string {
+	return s.Path("index", vault.String(), item.String())
 }
 
-func (s *state) close() { s.lock.Close() }
+// Close gives the folder to whoever opens it next.
+func (s *Folder) Close() { s.lock.Close() }
