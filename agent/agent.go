@@ -36,14 +36,12 @@ import (
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/state"
-	"github.com/cofferbackup/coffer/backup"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/internal/durable"
-	"github.com/cofferbackup/coffer/internal/gate"
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/restore/target"
 	"github.com/cofferbackup/coffer/store"
-	"github.com/cofferbackup/coffer/store/pack"
 )
 
 // Config of an agent: the operator's configuration, and the implementations to
@@ -89,7 +87,7 @@ type Parts struct {
 	// Target makes the target for a folder of this host.
 	Target func(path string) (target.Target, error)
 	// Index opens the local index kept at path.
-	Index func(ctx context.Context, path string) (Index, error)
+	Index func(ctx context.Context, path string) (vault.Index, error)
 }
 
 // MakeKeyOptions of a new key. The zero value is a plain RSA key of the usual size.
@@ -101,16 +99,6 @@ type MakeKeyOptions struct {
 // Stream is a caller's data.
 type Stream = io.Reader
 
-// Index is the local index of an item.
-type Index interface {
-	backup.Index
-	// Contents returns what a pack holds; ok is false if it is not known.
-	Contents(ctx context.Context, id pack.ID) (c pack.Contents, ok bool, err error)
-	// DropSources forgets that index objects were added, and not what is in them.
-	DropSources(ctx context.Context, names []string) error
-	Close() error
-}
-
 // Agent is a running service. It implements control.Backend.
 type Agent struct {
 	Config
@@ -120,6 +108,7 @@ type Agent struct {
 	state   *state.Folder
 	audit   *audit.Log
 	keys    *keyring.Keyring
+	vaults  *vault.Set
 	watch   *watch
 	proofs  *proof.Book
 	plan    *plan
@@ -130,12 +119,6 @@ type Agent struct {
 	current  atomic.Pointer[config.Config]
 	reloads  sync.Mutex                      // held while the configuration is changed
 	unloaded atomic.Pointer[control.Problem] // why the last reload changed nothing
-
-	mu      sync.Mutex
-	gates   map[string]gate.Gate // by vault; held while it is opened
-	vaults  map[string]*vault    // open vaults, by name
-	retired []*vault             // of a configuration before; closed when nobody uses them any more
-	away    map[string]string    // key that a drill does without, by vault
 }
 
 var _ control.Backend = (*Agent)(nil)
@@ -202,8 +185,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		host = "unknown"
 	}
-	*a = Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: jobs, state: st, audit: log, watch: newWatch(),
-		gates: make(map[string]gate.Gate), vaults: make(map[string]*vault), away: make(map[string]string)}
+	*a = Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: jobs, state: st, audit: log, watch: newWatch()}
 	a.Parts.Store, a.Parts.MakeStore = a.observed(cfg.Parts.Store), a.observed(cfg.Parts.MakeStore)
 	if a.Supervisor == nil {
 		a.Supervisor = nobody{}
@@ -216,6 +198,8 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	a.plan, a.tell = a.openPlan(), a.newTeller()
 	a.keys = keyring.New(keyring.Config{Keys: cfg.Settings.Keys, Open: cfg.Parts.Key, Escrow: cfg.Parts.Escrow,
 		Memory: st, Record: log.Record, Clock: cfg.Clock, Log: cfg.Log})
+	a.vaults = vault.New(vault.Config{Settings: a.settings, State: st, Keys: a.keys, Store: a.Parts.Store, Index: cfg.Parts.Index,
+		Refused: a.refused, Record: a.record, Clock: cfg.Clock, Log: cfg.Log})
 	return a, nil
 }
 
@@ -224,7 +208,7 @@ func (a *Agent) warm(ctx context.Context) {
 	var opening sync.WaitGroup
 	for name := range a.settings().Vaults {
 		opening.Go(func() {
-			if _, err := a.vault(ctx, name); err != nil && ctx.Err() == nil && control.CodeOf(err) != control.CodeNotFound {
+			if _, err := a.vaults.Open(ctx, name); err != nil && ctx.Err() == nil && control.CodeOf(err) != control.CodeNotFound {
 				a.Log.Warn("vault not open", "vault", name, "err", err)
 			}
 		})
@@ -235,18 +219,6 @@ func (a *Agent) warm(ctx context.Context) {
 // settings is the configuration as it is now. Who needs it to stay the same from one
 // step to the next keeps what this returns, which is never changed.
 func (a *Agent) settings() *config.Config { return a.current.Load() }
-
-// opening is held while a vault is opened.
-func (a *Agent) opening(vault string) gate.Gate {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	g, ok := a.gates[vault]
-	if !ok {
-		g = gate.New()
-		a.gates[vault] = g
-	}
-	return g
-}
 
 // close ends all jobs at a safe point and zeroes all secrets. A job that does not come
 // to one in time, because its source hangs in the kernel, goes with the process, as in
@@ -262,14 +234,7 @@ func (a *Agent) close() {
 	case <-a.After(jobsWait):
 		a.Log.Error("jobs did not come to a safe point in time; they end with the process", "waited", jobsWait)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, v := range a.vaults {
-		v.close(a.Log)
-	}
-	for _, v := range a.retired {
-		v.close(a.Log)
-	}
+	a.vaults.Close()
 	if err := a.keys.Close(); err != nil {
 		a.Log.Warn("keys not closed", "err", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/schedule"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/backup"
 	"github.com/cofferbackup/coffer/backup/source/limit"
 	"github.com/cofferbackup/coffer/catalog"
@@ -89,12 +90,12 @@ func (a *Agent) until(ctx context.Context, end time.Time) (_ context.Context, en
 // backupJob is the work of a backup job, with all that is around it.
 func (a *Agent) backupJob(ctx context.Context, j *queue.Job, req control.BackupRequest, level chunk.Level) (*control.JobResult, error) {
 	began := a.Clock()
-	it, err := a.awaitKeys(ctx, j, func() (*item, error) { return a.protected(ctx, req.Item) })
+	it, err := a.awaitKeys(ctx, j, func() (*vault.Item, error) { return a.vaults.Protected(ctx, req.Item) })
 	if err != nil {
 		return nil, err
 	}
-	defer it.close()
-	notes, err := a.mayWrap(ctx, it.vault)
+	defer it.Close()
+	notes, err := a.mayWrap(ctx, it.Vault)
 	for _, n := range notes {
 		j.Note("warning", n)
 	}
@@ -109,7 +110,7 @@ func (a *Agent) backupJob(ctx context.Context, j *queue.Job, req control.BackupR
 }
 
 // backup is the work of a backup job.
-func (a *Agent) backup(ctx context.Context, j *queue.Job, it *item, req control.BackupRequest, level chunk.Level) (*control.JobResult, error) {
+func (a *Agent) backup(ctx context.Context, j *queue.Job, it *vault.Item, req control.BackupRequest, level chunk.Level) (*control.JobResult, error) {
 	var stream Stream
 	name := ""
 	if req.Input != nil {
@@ -136,26 +137,26 @@ func (a *Agent) backup(ctx context.Context, j *queue.Job, it *item, req control.
 			Entries:  int64(done.Files.Load() + done.Dirs.Load() + done.Others.Load()),
 			NewBytes: int64(done.New.Load()), StoredBytes: int64(done.Stored.Load()), Skipped: int64(done.Skipped.Load())}
 	})
-	ended, err := it.beginWriting(ctx)
+	ended, err := it.BeginWriting(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer ended()
 	p, err := backup.Run(ctx, backup.Config{
-		Item: it.Item, Packs: it.vault.store, Index: it.index, Source: src, Level: level,
+		Item: it.Item, Packs: it.Vault.Store, Index: it.Index, Source: src, Level: level,
 		BringUp: func(ctx context.Context) (catalog.Synced, error) {
-			return a.bringUpWriting(ctx, it, func(recovered int) {
+			return it.BringUpWriting(ctx, func(recovered int) {
 				j.Note("info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", recovered))
 			})
 		},
-		Retention: a.retention(it.vault.name), Retain: a.retain(it), FullRead: req.FullRead, Tags: req.Tags, Host: a.host, Agent: a.Program.Version,
+		Retention: a.retention(it.Vault.Name), Retain: a.retain(it), FullRead: req.FullRead, Tags: req.Tags, Host: a.host, Agent: a.Program.Version,
 		Progress: done, Clock: a.Clock, Log: a.Log,
 	})
 	if err != nil {
 		return nil, fault.Of(err)
 	}
 	j.Update(func(s *control.Job) { s.Point, s.Skips = p.Name.String(), skips(p.Skipped) })
-	out := a.wirePoint(it.vault.name, p)
+	out := a.wirePoint(it.Vault.Name, p)
 	return &control.JobResult{Point: &out}, nil
 }
 
@@ -165,7 +166,7 @@ const keyWait = 15 * time.Second
 // awaitKeys opens what a job needs. While keys do not answer the job pauses, and
 // goes on by itself when they do; how long that may last is the vault's state's to
 // say. Keys that answer and refuse end it.
-func (a *Agent) awaitKeys(ctx context.Context, j *queue.Job, open func() (*item, error)) (*item, error) {
+func (a *Agent) awaitKeys(ctx context.Context, j *queue.Job, open func() (*vault.Item, error)) (*vault.Item, error) {
 	paused := false
 	for {
 		it, err := open()
@@ -187,8 +188,8 @@ func (a *Agent) awaitKeys(ctx context.Context, j *queue.Job, open func() (*item,
 }
 
 // lastSize is how much there was in the last point: what progress is measured by.
-func (a *Agent) lastSize(ctx context.Context, it *item) int64 {
-	for s, err := range it.index.Summaries(ctx, catalog.PointQuery{Newest: true}) {
+func (a *Agent) lastSize(ctx context.Context, it *vault.Item) int64 {
+	for s, err := range it.Index.Summaries(ctx, catalog.PointQuery{Newest: true}) {
 		if err != nil {
 			return 0
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/agent/fault"
-	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/agent/vault"
 )
 
 // Diagnose implements control.System: it tries everything that the agent depends on.
@@ -127,9 +127,6 @@ func (a *Agent) secretsOf(cfg *config.Config) []string {
 	return slices.Compact(refs)
 }
 
-// descriptor is the object of a vault that never changes (docs/format.md).
-const descriptor = store.Key("vault")
-
 // lookAtVaults looks at stores and keys.
 func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 	var looks []doctor.Look
@@ -141,8 +138,8 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 				wire := control.AsError(fault.Of(err))
 				return []control.Check{doctor.Bad("reach and list", cmp.Or(wire.Next, "correct vaults."+name+".store in the config"), "%s", wire.Message)}
 			}
-			defer closeStore(st, name, a.Log)
-			ask := doctor.StoreAsk{Known: descriptor, Now: a.Clock(), Lock: v.Lock != nil}
+			defer vault.CloseStore(st, name, a.Log)
+			ask := doctor.StoreAsk{Known: vault.Descriptor, Now: a.Clock(), Lock: v.Lock != nil}
 			if ask.Lock {
 				ask.Under = "items/"
 			}
@@ -257,7 +254,7 @@ func (a *Agent) checkPoints(ctx context.Context, name string) control.Check {
 		wire := control.AsError(fault.Of(err))
 		return doctor.Bad(what, wire.Next, "%s", wire.Message)
 	}
-	it.close()
+	it.Close()
 	if newer(p.Agent, a.Program.Version) {
 		return doctor.Warning(what, "bring this host to the same version", "the last point was written by version %s, and this is %s", p.Agent, a.Program.Version)
 	}

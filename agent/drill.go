@@ -19,7 +19,7 @@ import (
 
 // DrillKeys implements control.Custody.
 func (a *Agent) DrillKeys(ctx context.Context, req control.KeyDrill) (control.Job, error) {
-	if _, err := a.vault(ctx, req.Vault); err != nil {
+	if _, err := a.vaults.Open(ctx, req.Vault); err != nil {
 		return control.Job{}, err
 	}
 	item, err := a.drillItem(req)
@@ -75,23 +75,23 @@ func (a *Agent) drillItem(req control.KeyDrill) (string, error) {
 func (a *Agent) drill(ctx context.Context, j *queue.Job, vaultName, itemName string) (*control.DrillResult, error) {
 	started := a.Clock()
 	primary := a.settings().Vaults[vaultName].Keys[0]
-	if err := a.takeAway(vaultName, primary); err != nil {
+	if err := a.vaults.TakeAway(vaultName, primary); err != nil {
 		return nil, err
 	}
-	defer a.giveBack(context.WithoutCancel(ctx), vaultName)
+	defer a.vaults.GiveBack(context.WithoutCancel(ctx), vaultName)
 	if a.rotating(vaultName) {
 		return nil, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("the keys of vault %s are being rotated", vaultName), Next: "wait for that to end: coffer job list"}
 	}
-	if err := a.reopen(ctx, vaultName); err != nil {
+	if err := a.vaults.Reopen(ctx, vaultName); err != nil {
 		return nil, err
 	}
 	j.Note("info", fmt.Sprintf("key %s is taken away", primary))
-	v, err := a.vault(ctx, vaultName) // opened anew, without it
+	v, err := a.vaults.Open(ctx, vaultName) // opened anew, without it
 	if err != nil {
 		return nil, fmt.Errorf("open the vault without key %s: %w", primary, err)
 	}
 	out := &control.DrillResult{Vault: vaultName, Without: primary}
-	ring, _ := a.keys.Ring(ctx, a.uses(vaultName))
+	ring, _ := a.keys.Ring(ctx, a.vaults.Uses(vaultName))
 	with := make(map[string]bool)
 	records, err := secrets(ctx, v)
 	if err != nil {
@@ -128,56 +128,13 @@ func ownerOf(r catalog.KeyRecord) string {
 	return "the secret of item " + r.Item + ","
 }
 
-// takeAway has a vault do without a key from the next look at its keys on. There is
-// one drill of a vault at a time.
-func (a *Agent) takeAway(vault, key string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.away[vault] != "" {
-		return &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("another drill of vault %s is running", vault), Next: "wait for its end: coffer job list"}
-	}
-	a.away[vault] = key
-	return nil
-}
-
-// giveBack lets a vault have all its keys again.
-func (a *Agent) giveBack(ctx context.Context, vault string) {
-	a.mu.Lock()
-	delete(a.away, vault)
-	a.mu.Unlock()
-	if err := a.reopen(ctx, vault); err != nil {
-		a.Log.Warn("vault not given all keys after a drill", "vault", vault, "err", err)
-	}
-}
-
-// reopen has a vault use the keys that it may use now, and forget what it opened
-// with others.
-func (a *Agent) reopen(ctx context.Context, vault string) error {
-	if err := a.opening(vault).Enter(ctx); err != nil {
-		return err
-	}
-	defer a.opening(vault).Leave()
-	if v := a.opened(vault); v != nil {
-		v.vault.Forget()
-		a.rering(ctx, v)
-	}
-	return nil
-}
-
-// drilling tells whether a vault does without a key now.
-func (a *Agent) drilling(vault string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.away[vault] != ""
-}
-
 func (a *Agent) drillBackup(ctx context.Context, name string) (*catalog.Point, error) {
-	it, err := a.protected(ctx, name)
+	it, err := a.vaults.Protected(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	defer it.close()
-	level, err := chunk.ParseLevel(a.settings().Vaults[it.vault.name].Compression)
+	defer it.Close()
+	level, err := chunk.ParseLevel(a.settings().Vaults[it.Vault.Name].Compression)
 	if err != nil {
 		return nil, err
 	}
@@ -185,27 +142,27 @@ func (a *Agent) drillBackup(ctx context.Context, name string) (*catalog.Point, e
 	if err != nil {
 		return nil, err
 	}
-	done, err := it.beginWriting(ctx)
+	done, err := it.BeginWriting(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
 	return backup.Run(ctx, backup.Config{
-		Item: it.Item, Packs: it.vault.store, Index: it.index, Source: src, Level: level, Tags: []string{"drill"},
-		BringUp:   func(ctx context.Context) (catalog.Synced, error) { return a.bringUpWriting(ctx, it, func(int) {}) },
-		Retention: a.retention(it.vault.name), Retain: a.retain(it), Host: a.host, Agent: a.Program.Version, Progress: new(backup.Progress), Clock: a.Clock, Log: a.Log,
+		Item: it.Item, Packs: it.Vault.Store, Index: it.Index, Source: src, Level: level, Tags: []string{"drill"},
+		BringUp:   func(ctx context.Context) (catalog.Synced, error) { return it.BringUpWriting(ctx, func(int) {}) },
+		Retention: a.retention(it.Vault.Name), Retain: a.retain(it), Host: a.host, Agent: a.Program.Version, Progress: new(backup.Progress), Clock: a.Clock, Log: a.Log,
 	})
 }
 
 // drillRestore reads all of a point and keeps nothing.
 func (a *Agent) drillRestore(ctx context.Context, name string, p *catalog.Point) (int64, error) {
-	it, err := a.existing(ctx, name)
+	it, err := a.vaults.Existing(ctx, name)
 	if err != nil {
 		return 0, err
 	}
-	defer it.close()
+	defer it.Close()
 	done := new(restore.VerifyProgress)
-	report, err := restore.Verify(ctx, restore.VerifyConfig{Item: it.Item, Objects: it.vault.store, Reader: it.reader, Points: []catalog.PointName{p.Name}, Progress: done})
+	report, err := restore.Verify(ctx, restore.VerifyConfig{Item: it.Item, Objects: it.Vault.Store, Reader: it.Reader, Points: []catalog.PointName{p.Name}, Progress: done})
 	if err == nil && len(report.Findings) > 0 {
 		err = fmt.Errorf("%d faults, the first in %s: %w", len(report.Findings), report.Findings[0].Object, report.Findings[0].Err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/store"
 )
@@ -37,7 +38,7 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	defer release()
 	by := control.PeerFrom(ctx).String()
 	ctx = keyring.WithPurpose(context.WithoutCancel(ctx), keyring.Purpose{Vault: cfg.Vault, Item: req.Item, By: by})
-	v, err := a.vault(ctx, cfg.Vault)
+	v, err := a.vaults.Open(ctx, cfg.Vault)
 	if err != nil {
 		return none, err
 	}
@@ -48,14 +49,14 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	if err := a.record(ctx, e); err != nil {
 		return none, err
 	}
-	id, err := v.vault.ItemID(req.Item)
+	id, err := v.Catalog.ItemID(req.Item)
 	if err != nil {
 		return none, fault.Of(err)
 	}
-	index := a.state.IndexPath(v.vault.ID(), id)
-	done, err := v.vault.Erase(ctx, v.store, req.Item, a.Clock())
-	v.floors.Flush()
-	v.detach(req.Item)
+	index := a.state.IndexPath(v.Catalog.ID(), id)
+	done, err := v.Catalog.Erase(ctx, v.Store, req.Item, a.Clock())
+	v.Floors.Flush()
+	v.Detach(req.Item)
 	if err != nil {
 		return none, fault.Of(fmt.Errorf("erase item %s: %w; say it again to go on", req.Item, err))
 	}
@@ -71,13 +72,13 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 
 // unheld returns an error if a point of an item is held, or if it is not known: somebody
 // answers for it that it is there. Where nobody ever held one, nothing is opened.
-func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
-	id, err := v.vault.ItemID(name)
+func (a *Agent) unheld(ctx context.Context, v *vault.Vault, name string) error {
+	id, err := v.Catalog.ItemID(name)
 	if err != nil {
 		return fault.Of(err)
 	}
 	ever := false
-	for _, err := range v.store.List(ctx, store.Key("items/"+id.String()+"/holds/")) {
+	for _, err := range v.Store.List(ctx, store.Key("items/"+id.String()+"/holds/")) {
 		if err != nil {
 			return fault.Of(fmt.Errorf("see whether a point of %s is held: %w", name, err))
 		}
@@ -87,7 +88,7 @@ func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
 	if !ever {
 		return nil
 	}
-	it, err := v.vault.Item(ctx, name)
+	it, err := v.Catalog.Item(ctx, name)
 	if errors.Is(err, catalog.ErrNoItem) || errors.Is(err, catalog.ErrErased) {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 )
 
@@ -68,10 +69,10 @@ func (w *watch) looked(key string, at time.Time) {
 // settle starts a rotation of a vault if it owes one. After one that failed it waits
 // longer each time, up to retryMost: what stands in the way may stay there for long.
 func (a *Agent) settle(ctx context.Context, f *follower, name string) {
-	if _, err := a.pinned(name); err != nil || a.refused(name) != nil || a.drilling(name) || a.rotating(name) {
+	if _, err := a.vaults.Pinned(name); err != nil || a.refused(name) != nil || a.vaults.Drilling(name) || a.rotating(name) {
 		return
 	}
-	v, err := a.vault(ctx, name)
+	v, err := a.vaults.Open(ctx, name)
 	if err != nil {
 		return // its state says why
 	}
@@ -91,7 +92,7 @@ func (a *Agent) settle(ctx context.Context, f *follower, name string) {
 		}
 		next.wait = min(2*last.wait, retryMost)
 	}
-	next.job = a.startRekey(byAgent, rekey{vault: name}).ID
+	next.job = a.startRekey(audit.ByAgent, rekey{vault: name}).ID
 	f.tries[name] = next
 }
 

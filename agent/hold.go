@@ -12,52 +12,18 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/store"
 )
 
-// leaving is the points that a prune of this agent is about to remove. A prune says
-// here which one before it looks for holds, and a hold is put before this is looked at:
-// one of the two finds the other.
-type leaving struct {
-	mu    sync.Mutex
-	names map[catalog.PointName]struct{}
-}
-
-func (l *leaving) add(name catalog.PointName) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.names == nil {
-		l.names = make(map[catalog.PointName]struct{})
-	}
-	l.names[name] = struct{}{}
-}
-
-func (l *leaving) remove(name catalog.PointName) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.names, name)
-}
-
-func (l *leaving) has(name catalog.PointName) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, ok := l.names[name]
-	return ok
-}
-
-func (l *leaving) clear() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.names = nil
-}
-
 // changing opens an item of which somebody changes what is kept. The caller closes it.
-func (a *Agent) changing(ctx context.Context, name string) (*item, error) {
+func (a *Agent) changing(ctx context.Context, name string) (*vault.Item, error) {
 	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: a.settings().Items[name].Vault, Item: name, By: control.PeerFrom(ctx).String()})
-	return a.openItem(ctx, name, func(v *vault) (*catalog.Item, error) { return v.vault.Item(ctx, name) })
+	return a.vaults.Item(ctx, name)
 }
 
 // HoldPoint implements control.Retention. It is in the audit log before it is done.
@@ -71,13 +37,13 @@ func (a *Agent) HoldPoint(ctx context.Context, req control.PointHold) (control.H
 	if err != nil {
 		return none, err
 	}
-	defer it.close()
-	name, err := PickPoint(ctx, it.Item, req.Point, a.Clock().Location())
+	defer it.Close()
+	name, err := point.Pick(ctx, it.Item, req.Point, a.Clock().Location())
 	if err != nil {
 		return none, err
 	}
 	by := control.PeerFrom(ctx).String()
-	e := audit.Event{Kind: audit.PointHeld, Vault: it.vault.name, Item: req.Item, Point: name.String(), By: by,
+	e := audit.Event{Kind: audit.PointHeld, Vault: it.Vault.Name, Item: req.Item, Point: name.String(), By: by,
 		Fields: map[string]string{"owner": req.Owner, "reason": req.Reason}}
 	if err := a.record(ctx, e); err != nil {
 		return none, err
@@ -91,9 +57,9 @@ func (a *Agent) HoldPoint(ctx context.Context, req control.PointHold) (control.H
 
 // inTime tells whether a hold that was put came before the removal of its point. One that
 // came too late is taken back.
-func (a *Agent) inTime(ctx context.Context, it *item, h catalog.Hold, by string) error {
+func (a *Agent) inTime(ctx context.Context, it *vault.Item, h catalog.Hold, by string) error {
 	there, err := it.Committed(ctx, h.Point)
-	if err == nil && there && !it.leaving.has(h.Point) {
+	if err == nil && there && !it.Leaves(h.Point) {
 		return nil
 	}
 	if err != nil && !errors.Is(err, catalog.ErrNoPoint) {
@@ -104,7 +70,7 @@ func (a *Agent) inTime(ctx context.Context, it *item, h catalog.Hold, by string)
 	if err := it.Release(ctx, h.ID, by, a.Clock()); err != nil {
 		return fmt.Errorf("%w; take the hold back: %w", late, err)
 	}
-	e := audit.Event{Kind: audit.PointReleased, Vault: it.vault.name, Item: it.Name(), Point: h.Point.String(), By: byAgent, Says: late.Message}
+	e := audit.Event{Kind: audit.PointReleased, Vault: it.Vault.Name, Item: it.Name(), Point: h.Point.String(), By: audit.ByAgent, Says: late.Message}
 	return errors.Join(late, a.record(ctx, e))
 }
 
@@ -114,10 +80,10 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 	if err != nil {
 		return control.Point{}, err
 	}
-	defer it.close()
+	defer it.Close()
 	holds, err := it.Holds(ctx)
 	if err != nil {
-		return control.Point{}, fault.Of(damagedHold(ctx, it, err))
+		return control.Point{}, fault.Of(it.DamagedHold(ctx, err))
 	}
 	name, err := a.pickHeld(ctx, it, req.Point, holds)
 	if err != nil {
@@ -131,7 +97,7 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 	}
 	by := control.PeerFrom(ctx).String()
 	for _, h := range holds {
-		e := audit.Event{Kind: audit.PointReleased, Vault: it.vault.name, Item: req.Item, Point: name.String(), By: by,
+		e := audit.Event{Kind: audit.PointReleased, Vault: it.Vault.Name, Item: req.Item, Point: name.String(), By: by,
 			Fields: map[string]string{"hold": h.ID, "owner": h.Owner, "reason": h.Reason}}
 		if err := a.record(ctx, e); err != nil {
 			return control.Point{}, err
@@ -148,8 +114,8 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 }
 
 // pickHeld finds the point that a selector means. A point that is gone may be held still.
-func (a *Agent) pickHeld(ctx context.Context, it *item, selector string, holds []catalog.Hold) (catalog.PointName, error) {
-	name, err := PickPoint(ctx, it.Item, selector, a.Clock().Location())
+func (a *Agent) pickHeld(ctx context.Context, it *vault.Item, selector string, holds []catalog.Hold) (catalog.PointName, error) {
+	name, err := point.Pick(ctx, it.Item, selector, a.Clock().Location())
 	if !errors.Is(err, catalog.ErrNoPoint) {
 		return name, err
 	}
@@ -163,18 +129,18 @@ func (a *Agent) pickHeld(ctx context.Context, it *item, selector string, holds [
 
 // described returns points as callers see them. Of one that is not there, little is
 // known.
-func (a *Agent) described(ctx context.Context, it *item, names []catalog.PointName) ([]control.Point, error) {
+func (a *Agent) described(ctx context.Context, it *vault.Item, names []catalog.PointName) ([]control.Point, error) {
 	fates, err := a.fates(ctx, it)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]control.Point, 0, len(names))
 	for _, name := range names {
-		p, err := it.point(ctx, name)
+		p, err := it.Read(ctx, name)
 		if err != nil {
 			p = &catalog.Point{Name: name, Item: it.Name()}
 		}
-		w := a.wirePoint(it.vault.name, p)
+		w := a.wirePoint(it.Vault.Name, p)
 		fates.of(name, &w)
 		out = append(out, w)
 	}
@@ -191,15 +157,15 @@ func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]co
 	if err != nil {
 		return nil, err
 	}
-	defer it.close()
-	if _, err := a.lookAgain(ctx, it); err != nil {
+	defer it.Close()
+	if _, err := it.LookAgain(ctx); err != nil {
 		return nil, err
 	}
 	var names, gone []catalog.PointName
 	for _, selector := range req.Points {
-		name, err := PickPoint(ctx, it.Item, selector, a.Clock().Location())
+		name, err := point.Pick(ctx, it.Item, selector, a.Clock().Location())
 		if errors.Is(err, catalog.ErrNoPoint) {
-			if taken, terr := a.acknowledge(ctx, it, selector); terr != nil || len(taken) > 0 {
+			if taken, terr := it.Acknowledge(ctx, selector); terr != nil || len(taken) > 0 {
 				gone, err = append(gone, taken...), terr
 			}
 		} else if err == nil && !slices.Contains(names, name) {
@@ -211,7 +177,7 @@ func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]co
 	}
 	by := control.PeerFrom(ctx).String()
 	for _, name := range gone {
-		e := audit.Event{Kind: audit.PointForgotten, Vault: it.vault.name, Item: req.Item, Point: name.String(), By: by, Outcome: "gone before"}
+		e := audit.Event{Kind: audit.PointForgotten, Vault: it.Vault.Name, Item: req.Item, Point: name.String(), By: by, Outcome: "gone before"}
 		if err := a.record(ctx, e); err != nil {
 			return nil, err
 		}
@@ -230,10 +196,10 @@ func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]co
 
 // forget has the next prunes remove points. What was asked is in the audit log before
 // it is done, and also if it is refused.
-func (a *Agent) forget(ctx context.Context, it *item, names []catalog.PointName, allowEmpty bool, by string) error {
+func (a *Agent) forget(ctx context.Context, it *vault.Item, names []catalog.PointName, allowEmpty bool, by string) error {
 	note := func(outcome, says string) error {
 		for _, name := range names {
-			e := audit.Event{Kind: audit.PointForgotten, Vault: it.vault.name, Item: it.Name(), Point: name.String(), By: by, Outcome: outcome, Says: says}
+			e := audit.Event{Kind: audit.PointForgotten, Vault: it.Vault.Name, Item: it.Name(), Point: name.String(), By: by, Outcome: outcome, Says: says}
 			if err := a.record(ctx, e); err != nil {
 				return err
 			}
@@ -246,7 +212,7 @@ func (a *Agent) forget(ctx context.Context, it *item, names []catalog.PointName,
 	cfg, err := a.pruneConfig(it)
 	if err == nil {
 		cfg.Allow = policy.Allow{Empty: allowEmpty}
-		err = damagedHold(ctx, it, prune.Forget(ctx, cfg, names))
+		err = it.DamagedHold(ctx, prune.Forget(ctx, cfg, names))
 	}
 	if err == nil {
 		return nil
@@ -257,7 +223,7 @@ func (a *Agent) forget(ctx context.Context, it *item, names []catalog.PointName,
 // holdsWatch tells whether a hold is put on a point while a prune is at work, by one
 // listing for each point that is about to go.
 type holdsWatch struct {
-	item *item
+	item *vault.Item
 
 	mu    sync.Mutex
 	known map[store.Key]struct{} // holds and releases, as of the last reading
@@ -271,7 +237,7 @@ func (w *holdsWatch) holds(ctx context.Context, name catalog.PointName) (bool, e
 	fresh := w.known == nil
 	listed := make(map[store.Key]struct{})
 	prefix := w.item.HoldKey("")
-	for info, err := range w.item.vault.store.List(ctx, prefix) {
+	for info, err := range w.item.Vault.Store.List(ctx, prefix) {
 		if err != nil {
 			return true, fmt.Errorf("list holds of %s: %w", w.item.Name(), err)
 		}

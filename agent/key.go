@@ -7,12 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/cofferbackup/coffer/agent/audit"
-	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
@@ -80,7 +77,7 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 // its URI, as it was linked.
 func (a *Agent) describeLink(ctx context.Context, uri string) control.Key {
 	k := control.Key{Name: "linked", URI: uri, RestoreOnly: true}
-	e, err := a.keys.Entry(ctx, a.keys.Link(linked(a.settings(), uri)))
+	e, err := a.keys.Entry(ctx, a.keys.Link(a.settings().Linked(uri)))
 	if err != nil {
 		k.Error = control.AsError(fault.Of(err))
 		return k
@@ -193,16 +190,16 @@ func (a *Agent) LinkKey(ctx context.Context, req control.KeyLink) (control.Vault
 	if err := a.link(ctx, req); err != nil {
 		return control.Vault{}, err
 	}
-	a.probeAll(ctx, a.uses(req.Vault).Open) // what it opens counts for the vault
+	a.probeAll(ctx, a.vaults.Uses(req.Vault).Open) // what it opens counts for the vault
 	return a.Vault(ctx, req.Vault)
 }
 
 // link links a key to a vault, or unlinks it.
 func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
-	if err := a.opening(req.Vault).Enter(ctx); err != nil {
+	if err := a.vaults.Opening(req.Vault).Enter(ctx); err != nil {
 		return err
 	}
-	defer a.opening(req.Vault).Leave()
+	defer a.vaults.Opening(req.Vault).Leave()
 	links := a.state.Links(req.Vault)
 	i := slices.Index(links, req.URI)
 	kind := audit.KeyLinked
@@ -214,7 +211,7 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 	case i >= 0:
 		return nil
 	default:
-		name := a.keys.Link(linked(a.settings(), req.URI))
+		name := a.keys.Link(a.settings().Linked(req.URI))
 		if _, err := a.keys.Refresh(ctx, name); err != nil { // one that does not answer is of no use
 			return fault.Of(fmt.Errorf("link %s: %w", req.URI, err))
 		}
@@ -227,34 +224,10 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 	if err := a.state.SetLinks(req.Vault, links); err != nil {
 		return fmt.Errorf("remember the link: %w", err)
 	}
-	if v := a.opened(req.Vault); v != nil {
-		a.rering(ctx, v)
+	if v := a.vaults.Opened(req.Vault); v != nil {
+		a.vaults.Rering(ctx, v)
 	}
 	return nil
-}
-
-// linked is a key that is linked and not in the config. In Key Vault it is asked for
-// as its neighbours are.
-func linked(settings *config.Config, uri string) config.Key {
-	key := config.Key{URI: uri}
-	host := hostOf(uri)
-	for _, name := range slices.Sorted(maps.Keys(settings.Keys)) {
-		if k := settings.Keys[name]; k.Credential != nil && host != "" && (key.Credential == nil || hostOf(k.URI) == host) {
-			key.Credential = k.Credential
-		}
-	}
-	return key
-}
-
-func hostOf(uri string) string {
-	if !strings.HasPrefix(uri, "https:") {
-		return ""
-	}
-	u, err := url.Parse(uri)
-	if err != nil {
-		return ""
-	}
-	return u.Host
 }
 
 // by is who asked for what ctx belongs to: a request, or a job.

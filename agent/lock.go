@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/lock"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
 )
@@ -30,16 +31,16 @@ func (a *Agent) retention(vault string) store.Retention {
 
 // retain returns what has the store keep what a new point of the item leans on, for a
 // backup; nil if nothing is to be kept.
-func (a *Agent) retain(it *item) func(ctx context.Context, packs []pack.ID, indexes []string) error {
-	if _, ok := a.term(it.vault.name); !ok {
+func (a *Agent) retain(it *vault.Item) func(ctx context.Context, packs []pack.ID, indexes []string) error {
+	if _, ok := a.term(it.Vault.Name); !ok {
 		return nil
 	}
 	return func(ctx context.Context, packs []pack.ID, indexes []string) error {
-		term, ok := a.term(it.vault.name)
+		term, ok := a.term(it.Vault.Name)
 		if !ok {
 			return nil // reloaded since
 		}
-		k := lock.New(lock.Config{Term: term, Store: it.vault.store, Notes: it.index, Item: it.ID()})
+		k := lock.New(lock.Config{Term: term, Store: it.Vault.Store, Notes: it.Index, Item: it.ID()})
 		k.Packs(packs)
 		for _, name := range indexes {
 			// One that is gone was replaced by a prune; the packs say what it said.

@@ -13,6 +13,8 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/point"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
@@ -22,43 +24,44 @@ import (
 // open opens an item and one of its points, after a look at whether all that the
 // point needs does open. to is where it would be restored to, "" if it is only read.
 // The caller closes the item.
-func (a *Agent) open(ctx context.Context, name, selector, to string) (*item, *catalog.Point, error) {
+func (a *Agent) open(ctx context.Context, name, selector, to string) (*vault.Item, *catalog.Point, error) {
 	it, p, _, err := a.openNoting(ctx, name, selector, to)
 	return it, p, err
 }
 
 // openNoting is open for who has somebody to tell what PickReadable notes.
-func (a *Agent) openNoting(ctx context.Context, name, selector, to string) (*item, *catalog.Point, []string, error) {
-	it, err := a.openItem(ctx, name, func(v *vault) (*catalog.Item, error) { return v.vault.Item(ctx, name) })
+func (a *Agent) openNoting(ctx context.Context, name, selector, to string) (*vault.Item, *catalog.Point, []string, error) {
+	it, err := a.vaults.Item(ctx, name)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	p, notes, err := a.pick(ctx, it, selector, to)
 	if err != nil {
-		it.close()
+		it.Close()
 		return nil, nil, nil, err
 	}
 	return it, p, notes, nil
 }
 
 // pick reads the point that a selector means.
-func (a *Agent) pick(ctx context.Context, it *item, selector, to string) (p *catalog.Point, notes []string, err error) {
+func (a *Agent) pick(ctx context.Context, it *vault.Item, selector, to string) (p *catalog.Point, notes []string, err error) {
 	var other error
-	notes, err = PickReadable(ctx, it.Item, selector, a.Clock(), func(name catalog.PointName) error {
+	notes, err = point.PickReadable(ctx, it.Item, selector, a.Clock(), func(name catalog.PointName) error {
 		if other = a.preflight(ctx, it, name, to); other != nil {
 			return nil // with an older point it would be no better
 		}
-		it.sync.Lock()
-		defer it.sync.Unlock()
-		if _, other = a.bringUp(ctx, it); other != nil {
+		other = it.WhenUp(ctx, func() error {
+			p, err = it.Read(ctx, name)
+			return nil
+		})
+		if other != nil {
 			return nil
 		}
-		p, err = it.point(ctx, name)
 		return err
 	})
 	err = cmp.Or(other, err)
 	for _, n := range notes {
-		a.Log.Warn("latest point", "vault", it.vault.name, "item", it.Name(), "says", n)
+		a.Log.Warn("latest point", "vault", it.Vault.Name, "item", it.Name(), "says", n)
 	}
 	return p, notes, err
 }
@@ -97,14 +100,14 @@ func (a *Agent) Point(ctx context.Context, item, selector string) (control.Point
 	if err != nil {
 		return control.Point{}, err
 	}
-	defer it.close()
+	defer it.Close()
 	fates, err := a.fates(ctx, it)
 	if err != nil {
 		return control.Point{}, err
 	}
-	out := a.wirePoint(it.vault.name, p)
+	out := a.wirePoint(it.Vault.Name, p)
 	fates.of(p.Name, &out)
-	for n, err := range it.reader.Nodes(ctx, p.Root) {
+	for n, err := range it.Reader.Nodes(ctx, p.Root) {
 		if err != nil {
 			return control.Point{}, fault.Of(err)
 		}
@@ -124,8 +127,8 @@ func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Se
 			yield(control.Entry{}, err)
 			return
 		}
-		defer it.close()
-		node, err := restore.Find(ctx, it.reader, p.Root, req.Path)
+		defer it.Close()
+		node, err := restore.Find(ctx, it.Reader, p.Root, req.Path)
 		if err != nil {
 			yield(control.Entry{}, fault.Of(err))
 			return
@@ -138,7 +141,7 @@ func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Se
 		if req.Recursive {
 			levels = maxLevels
 		}
-		for e, err := range restore.List(ctx, it.reader, node.Trees, req.Path, levels) {
+		for e, err := range restore.List(ctx, it.Reader, node.Trees, req.Path, levels) {
 			if err != nil {
 				yield(control.Entry{}, fault.Of(err))
 				return
@@ -164,7 +167,7 @@ func (a *Agent) Diff(ctx context.Context, req control.DiffRequest) iter.Seq2[con
 			yield(control.DiffEntry{}, err)
 			return
 		}
-		defer it.close()
+		defer it.Close()
 		to, _, err := a.pick(ctx, it, req.To, "")
 		if err != nil {
 			yield(control.DiffEntry{}, err)
@@ -172,14 +175,14 @@ func (a *Agent) Diff(ctx context.Context, req control.DiffRequest) iter.Seq2[con
 		}
 		var trees [2][]chunk.ID
 		for i, root := range [][]chunk.ID{from.Root, to.Root} {
-			node, err := restore.Find(ctx, it.reader, root, req.Path)
+			node, err := restore.Find(ctx, it.Reader, root, req.Path)
 			if err != nil {
 				yield(control.DiffEntry{}, fault.Of(err))
 				return
 			}
 			trees[i] = node.Trees
 		}
-		for c, err := range restore.Diff(ctx, it.reader, trees[0], trees[1], req.Path) {
+		for c, err := range restore.Diff(ctx, it.Reader, trees[0], trees[1], req.Path) {
 			if err != nil {
 				yield(control.DiffEntry{}, fault.Of(err))
 				return
@@ -227,11 +230,11 @@ func (a *Agent) Content(ctx context.Context, req control.ContentRequest, w io.Wr
 	if err != nil {
 		return err
 	}
-	defer it.close()
-	e := audit.Event{Kind: audit.RestoreStarted, Vault: it.vault.name, Item: req.Item, Point: p.Name.String(), By: control.PeerFrom(ctx).String(),
+	defer it.Close()
+	e := audit.Event{Kind: audit.RestoreStarted, Vault: it.Vault.Name, Item: req.Item, Point: p.Name.String(), By: control.PeerFrom(ctx).String(),
 		Fields: map[string]string{"path": req.Path, "target": "standard output"}}
 	if err := a.record(ctx, e); err != nil {
 		return err
 	}
-	return fault.Of(restore.Cat(ctx, it.reader, p.Root, req.Path, w))
+	return fault.Of(restore.Cat(ctx, it.Reader, p.Root, req.Path, w))
 }

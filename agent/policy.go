@@ -14,6 +14,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/agent/schedule"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 )
 
@@ -83,11 +84,11 @@ func (a *Agent) Explain(ctx context.Context, name string) (control.Explanation, 
 
 // explainItem says of each point of an item why it is kept, or when it goes.
 func (a *Agent) explainItem(ctx context.Context, name string) ([]control.PointFate, error) {
-	it, synced, err := a.remembering(ctx, name)
+	it, synced, err := a.vaults.Remembering(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	defer it.close()
+	defer it.Close()
 	if synced.Unopened != nil {
 		return nil, fault.Of(synced.Unopened)
 	}
@@ -114,7 +115,7 @@ func (a *Agent) explainItem(ctx context.Context, name string) ([]control.PointFa
 
 // decisions says of each point of an item whether its policy keeps it, oldest first. An
 // item without a retention keeps all.
-func (a *Agent) decisions(ctx context.Context, it *item, allow policy.Allow) ([]policy.Decision, fates, error) {
+func (a *Agent) decisions(ctx context.Context, it *vault.Item, allow policy.Allow) ([]policy.Decision, fates, error) {
 	fates, err := a.fates(ctx, it)
 	if err == nil {
 		err = fault.Of(fates.fault)
@@ -123,7 +124,7 @@ func (a *Agent) decisions(ctx context.Context, it *item, allow policy.Allow) ([]
 		return nil, fates, err
 	}
 	var there []catalog.Summary
-	for s, err := range it.index.Summaries(ctx, catalog.PointQuery{}) {
+	for s, err := range it.Index.Summaries(ctx, catalog.PointQuery{}) {
 		if err != nil {
 			return nil, fates, err
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -19,7 +20,7 @@ import (
 // preflight opens every secret that a point needs, before anything else is done
 // with it. If some do not open, the error names each key version that would open
 // them, and the time of the points that hang on it.
-func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName, to string) error {
+func (a *Agent) preflight(ctx context.Context, it *vault.Item, name catalog.PointName, to string) error {
 	failed := make(map[uint32]error)
 	for _, r := range it.KeyRecords() {
 		if _, err := it.Secret(ctx, r.Generation); err != nil {
@@ -57,7 +58,7 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 	}
 	wire := control.Error{Code: control.CodeKeysInaccessible, Needs: needs,
 		Message: fmt.Sprintf("point %s of %s does not open: keys that it needs are missing", name, it.Name()),
-		Next:    fmt.Sprintf("bring a key back (coffer key check), or link another that opens it: coffer key link %s URI --restore-only", it.vault.name)}
+		Next:    fmt.Sprintf("bring a key back (coffer key check), or link another that opens it: coffer key link %s URI --restore-only", it.Vault.Name)}
 	if to != "" {
 		wire.Message = fmt.Sprintf("target %s does not have access to all keys that point %s of %s needs; nothing was written to it", to, name, it.Name())
 		wire.Next += fmt.Sprintf("; then: coffer restore %s@%s %s", it.Name(), name, to)
@@ -69,22 +70,20 @@ func (a *Agent) preflight(ctx context.Context, it *item, name catalog.PointName,
 // does need: it may name packs of older points that nothing in its own tree is in any
 // more. If that cannot be found out, because the tree itself does not open, all of
 // them count.
-func (a *Agent) narrowed(ctx context.Context, it *item, name catalog.PointName, needed []uint32) []uint32 {
-	it.sync.Lock()
-	defer it.sync.Unlock()
-	if _, err := a.bringUp(ctx, it); err != nil {
-		return needed
-	}
-	p, err := it.point(ctx, name)
-	if err != nil {
-		return needed
-	}
-	packs, err := it.reader.PacksOf(ctx, p.Root)
-	if err != nil {
-		return needed
-	}
-	exact, err := it.GenerationsOf(ctx, maps.Keys(packs))
-	if err != nil {
+func (a *Agent) narrowed(ctx context.Context, it *vault.Item, name catalog.PointName, needed []uint32) []uint32 {
+	exact := needed
+	if err := it.WhenUp(ctx, func() error {
+		p, err := it.Read(ctx, name)
+		if err != nil {
+			return err
+		}
+		packs, err := it.Reader.PacksOf(ctx, p.Root)
+		if err != nil {
+			return err
+		}
+		exact, err = it.GenerationsOf(ctx, maps.Keys(packs))
+		return err
+	}); err != nil {
 		return needed
 	}
 	return exact
@@ -92,7 +91,7 @@ func (a *Agent) narrowed(ctx context.Context, it *item, name catalog.PointName, 
 
 // missingKeys says for one generation which keys would open it, why each does not,
 // and of what time the points are.
-func (a *Agent) missingKeys(ctx context.Context, it *item, generation uint32, err error) ([]string, error) {
+func (a *Agent) missingKeys(ctx context.Context, it *vault.Item, generation uint32, err error) ([]string, error) {
 	records := it.KeyRecords()
 	i := slices.IndexFunc(records, func(r catalog.KeyRecord) bool { return r.Generation == generation })
 	if i < 0 {

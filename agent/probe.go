@@ -9,8 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -49,7 +51,7 @@ func (p probe) every() time.Duration {
 func (a *Agent) keyNames() []string {
 	names := slices.Collect(maps.Keys(a.settings().Keys))
 	for vault := range a.settings().Vaults {
-		names = append(names, a.uses(vault).Open...)
+		names = append(names, a.vaults.Uses(vault).Open...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -76,7 +78,7 @@ func (a *Agent) probeAll(ctx context.Context, now []string) {
 		if ctx.Err() != nil {
 			return
 		}
-		if _, err := a.pinned(vault); err == nil {
+		if _, err := a.vaults.Pinned(vault); err == nil {
 			a.conclude(ctx, vault)
 		}
 	}
@@ -135,8 +137,8 @@ func (a *Agent) answered(ref kek.Ref, err error) answer {
 // hangsOn are the key versions that open a vault, as far as that is known: those of
 // its own key's record when it was last read.
 func (a *Agent) hangsOn(vault string) map[kek.Fingerprint]bool {
-	if v := a.opened(vault); v != nil {
-		a.learn(vault, v.vault)
+	if v := a.vaults.Opened(vault); v != nil {
+		a.learn(vault, v.Catalog)
 	}
 	out := make(map[kek.Fingerprint]bool)
 	for _, text := range a.state.Openers(vault) {
@@ -177,7 +179,7 @@ func (a *Agent) probesOf(ctx context.Context, vault string) []custody.Probe {
 // sortProbes returns the last answers of the keys that a vault hangs on, and those of
 // its other keys.
 func (a *Agent) sortProbes(vault string) (ours, others []custody.Probe) {
-	u, hangs := a.uses(vault), a.hangsOn(vault)
+	u, hangs := a.vaults.Uses(vault), a.hangsOn(vault)
 	for _, name := range slices.Concat(u.Keys, u.Open) {
 		p := a.watch.probe(name)
 		if a.settings().Keys[name].Public != "" || p.asked.IsZero() {
@@ -213,12 +215,12 @@ func (a *Agent) sortProbes(vault string) (ours, others []custody.Probe) {
 func (a *Agent) relearn(ctx context.Context, name string, opening []custody.Probe) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
 	defer cancel()
-	if v := a.opened(name); v != nil {
-		for _, err := range v.vault.KeyRecords(ctx) { // the vault's own is the first
+	if v := a.vaults.Opened(name); v != nil {
+		for _, err := range v.Catalog.KeyRecords(ctx) { // the vault's own is the first
 			return err == nil
 		}
 	}
-	id, err := a.pinned(name)
+	id, err := a.vaults.Pinned(name)
 	if err != nil {
 		return false
 	}
@@ -230,13 +232,13 @@ func (a *Agent) relearn(ctx context.Context, name string, opening []custody.Prob
 	if err != nil {
 		return false
 	}
-	defer closeStore(st, name, a.Log)
+	defer vault.CloseStore(st, name, a.Log)
 	floors, err := a.state.Floors(id, a.Log)
 	if err != nil {
 		return false
 	}
 	ring, _ := a.keys.Ring(ctx, keyring.Use{Open: names})
-	v, err := catalog.Open(keyring.WithPurpose(ctx, keyring.Purpose{Vault: name, By: byAgent}), st, catalog.OpenOptions{ID: id, Ring: ring, Floors: floors})
+	v, err := catalog.Open(keyring.WithPurpose(ctx, keyring.Purpose{Vault: name, By: audit.ByAgent}), st, catalog.OpenOptions{ID: id, Ring: ring, Floors: floors})
 	if err != nil {
 		return false
 	}

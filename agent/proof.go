@@ -10,6 +10,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/proof"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/catalog"
 )
@@ -50,19 +51,19 @@ func (w *verifier) prove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer it.close()
+	defer it.Close()
 	src, err := w.original(name)
 	if err != nil {
 		return err
 	}
-	scratch := w.scratch(it.vault.name)
-	e := audit.Event{Kind: audit.RestoreStarted, Vault: it.vault.name, Item: name, Point: p.Name.String(), By: w.job.Snapshot().By, Job: w.job.ID(),
+	scratch := w.scratch(it.Vault.Name)
+	e := audit.Event{Kind: audit.RestoreStarted, Vault: it.Vault.Name, Item: name, Point: p.Name.String(), By: w.job.Snapshot().By, Job: w.job.ID(),
 		Fields: map[string]string{"target": scratch.Dir, "purpose": "proof"}}
 	if err := w.record(ctx, e); err != nil {
 		return err
 	}
 	before := w.proving.Faults.Load()
-	findings, err := proof.Restore(ctx, proof.Config{Point: p, Reader: it.reader, Scratch: scratch, Source: src, Progress: &w.proving, Log: w.Log})
+	findings, err := proof.Restore(ctx, proof.Config{Point: p, Reader: it.Reader, Scratch: scratch, Source: src, Progress: &w.proving, Log: w.Log})
 	faults := int64(w.proving.Faults.Load() - before)
 	e.Kind, e.Outcome = audit.RestoreDone, "done"
 	if err != nil || faults > 0 {
@@ -72,7 +73,7 @@ func (w *verifier) prove(ctx context.Context, name string) error {
 		}
 	}
 	if err := errors.Join(err, w.record(ctx, e)); err != nil {
-		return roomFault(err, it.vault.name)
+		return roomFault(err, it.Vault.Name)
 	}
 	for _, f := range findings {
 		w.fault(fmt.Sprintf("point %s %s: %v", p.Name, f.Path, f.Err))
@@ -104,12 +105,12 @@ func roomFault(err error, vault string) error {
 		Next: fmt.Sprintf("make room there, or name a larger folder in the config: vaults.%s.verify.scratch", vault)}
 }
 
-func (w *verifier) rememberProof(ctx context.Context, it *item, p *catalog.Point, faults int64) error {
+func (w *verifier) rememberProof(ctx context.Context, it *vault.Item, p *catalog.Point, faults int64) error {
 	if faults > 0 {
-		if _, err := w.syncPoints(ctx, it); err != nil { // only what is remembered can be noted
+		if _, err := it.Look(ctx); err != nil { // only what is remembered can be noted
 			return err
 		}
-		if err := it.index.DamagePoints(ctx, map[catalog.PointName]bool{p.Name: true}); err != nil {
+		if err := it.Index.DamagePoints(ctx, map[catalog.PointName]bool{p.Name: true}); err != nil {
 			return err
 		}
 	}
@@ -123,7 +124,7 @@ func (w *verifier) rememberProof(ctx context.Context, it *item, p *catalog.Point
 	if p.Name < newest && w.ask.Point != "" { // an old one proves nothing of today
 		return nil
 	}
-	return w.proofs.Change(it.vault.name, it.Name(), func(e *proof.Entry) {
+	return w.proofs.Change(it.Vault.Name, it.Name(), func(e *proof.Entry) {
 		e.RestoreFaults = faults
 		if faults == 0 {
 			e.Restore = w.Clock()

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/audit"
@@ -15,9 +14,8 @@ import (
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
-	"github.com/cofferbackup/coffer/chunk"
-	"github.com/cofferbackup/coffer/store/pack"
 )
 
 // Prune implements control.Retention.
@@ -132,16 +130,16 @@ func (p *pruner) end() (*control.JobResult, error) {
 
 // item prunes one item.
 func (p *pruner) item(ctx context.Context, name string) error {
-	it, err := p.existing(ctx, name)
+	it, err := p.vaults.Existing(ctx, name)
 	if err != nil {
 		return err
 	}
-	defer it.close()
-	if err := it.pruning.Enter(ctx); err != nil {
+	defer it.Close()
+	ended, err := it.Removing(ctx)
+	if err != nil {
 		return err
 	}
-	defer it.pruning.Leave()
-	defer it.leaving.clear()
+	defer ended()
 	cfg, err := p.pruneConfig(it)
 	if err != nil {
 		return err
@@ -153,7 +151,7 @@ func (p *pruner) item(ctx context.Context, name string) error {
 	watch := holdsWatch{item: it}
 	cfg.Removing = func(ctx context.Context, point catalog.PointName) error { return p.removing(ctx, &watch, point) }
 	done, err := prune.Run(ctx, cfg)
-	err = damagedHold(ctx, it, err)
+	err = it.DamagedHold(ctx, err)
 	says := p.add(done, cfg)
 	if err != nil {
 		return err
@@ -168,7 +166,7 @@ func (p *pruner) item(ctx context.Context, name string) error {
 // records prunes what belongs to no item of a vault that is there: key records that
 // others have taken the place of, and what an erasure had to leave.
 func (p *pruner) records(ctx context.Context, name string) error {
-	v, err := p.vault(ctx, name)
+	v, err := p.vaults.Open(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -176,7 +174,7 @@ func (p *pruner) records(ctx context.Context, name string) error {
 	if !ok {
 		return fault.NotFound("vault", name, "coffer vault list")
 	}
-	done, err := prune.Vault(ctx, prune.VaultConfig{Vault: v.vault, Store: v.store, Grace: time.Duration(configured.Prune.Grace),
+	done, err := prune.Vault(ctx, prune.VaultConfig{Vault: v.Catalog, Store: v.Store, Grace: time.Duration(configured.Prune.Grace),
 		DryRun: p.ask.DryRun, Clock: p.Clock, Log: p.Log})
 	p.out.FreedBytes += done.FreedBytes
 	p.addLocked(done.Locked, done.LockedUntil)
@@ -195,18 +193,18 @@ func (p *pruner) records(ctx context.Context, name string) error {
 const vaultSubject = "vault "
 
 // pruneConfig is what every prune of an item has in common.
-func (a *Agent) pruneConfig(it *item) (prune.Config, error) {
+func (a *Agent) pruneConfig(it *vault.Item) (prune.Config, error) {
 	settings := a.settings()
-	configured, ok := settings.Vaults[it.vault.name]
+	configured, ok := settings.Vaults[it.Vault.Name]
 	if !ok { // any more: nobody says how long the grace time is
-		return prune.Config{}, fault.NotFound("vault", it.vault.name, "coffer vault list")
+		return prune.Config{}, fault.NotFound("vault", it.Vault.Name, "coffer vault list")
 	}
 	vault := configured.Prune
 	cfg := prune.Config{
-		Item: it.Item, Store: it.vault.store, Index: sharedIndex{it.index, &it.sync},
-		SyncPoints: func(ctx context.Context) (catalog.SyncedPoints, error) { return a.lookAgain(ctx, it) },
+		Item: it.Item, Store: it.Vault.Store, Index: it.Shared(),
+		SyncPoints: it.LookAgain,
 		Grace:      time.Duration(vault.Grace), Abandon: time.Duration(vault.Abandon), RepackMost: int64(vault.RepackMost),
-		Lock: a.retention(it.vault.name), Host: a.host, Clock: a.Clock, Log: a.Log,
+		Lock: a.retention(it.Vault.Name), Host: a.host, Clock: a.Clock, Log: a.Log,
 	}
 	if vault.RepackBelow != nil && configured.Lock == nil { // what is locked would be stored twice until its time comes
 		cfg.RepackBelow = *vault.RepackBelow
@@ -222,16 +220,16 @@ func (a *Agent) pruneConfig(it *item) (prune.Config, error) {
 // it was let go.
 func (p *pruner) removing(ctx context.Context, watch *holdsWatch, point catalog.PointName) error {
 	it := watch.item
-	it.leaving.add(point)
+	it.Leave(point)
 	held, err := watch.holds(ctx, point)
 	if err == nil && held {
 		err = fmt.Errorf("point %s of %s: %w since it was let go", point, it.Name(), prune.ErrHeld)
 	}
 	if err == nil {
-		err = p.record(ctx, audit.Event{Kind: audit.PointRemoved, Vault: it.vault.name, Item: it.Name(), Point: point.String(), By: p.by, Job: p.job.ID()})
+		err = p.record(ctx, audit.Event{Kind: audit.PointRemoved, Vault: it.Vault.Name, Item: it.Name(), Point: point.String(), By: p.by, Job: p.job.ID()})
 	}
 	if err != nil {
-		it.leaving.remove(point)
+		it.Stay(point)
 	}
 	return err
 }
@@ -288,47 +286,4 @@ func (p *pruner) addLocked(n int64, until time.Time) {
 	if until.After(p.out.LockedUntil) {
 		p.out.LockedUntil = until
 	}
-}
-
-// sharedIndex is the local index of an item as a prune uses it, beside backups and
-// restores: no call falls into the middle of bringing the index up to the vault.
-type sharedIndex struct {
-	Index
-	sync *sync.Mutex
-}
-
-func (x sharedIndex) Add(ctx context.Context, source string, contents []pack.Contents) error {
-	x.sync.Lock()
-	defer x.sync.Unlock()
-	return x.Index.Add(ctx, source, contents)
-}
-
-func (x sharedIndex) Forget(ctx context.Context, packs []pack.ID) error {
-	x.sync.Lock()
-	defer x.sync.Unlock()
-	return x.Index.Forget(ctx, packs)
-}
-
-func (x sharedIndex) DropSources(ctx context.Context, names []string) error {
-	x.sync.Lock()
-	defer x.sync.Unlock()
-	return x.Index.DropSources(ctx, names)
-}
-
-func (x sharedIndex) Contents(ctx context.Context, id pack.ID) (pack.Contents, bool, error) {
-	x.sync.Lock()
-	defer x.sync.Unlock()
-	return x.Index.Contents(ctx, id)
-}
-
-func (x sharedIndex) Lookup(ctx context.Context, id chunk.ID) (pack.Location, bool, error) {
-	x.sync.Lock()
-	defer x.sync.Unlock()
-	return x.Index.Lookup(ctx, id)
-}
-
-func (x sharedIndex) Places(ctx context.Context, id chunk.ID) ([]pack.Location, error) {
-	x.sync.Lock()
-	defer x.sync.Unlock()
-	return x.Index.Places(ctx, id)
 }

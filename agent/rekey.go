@@ -12,6 +12,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -20,12 +21,9 @@ import (
 // hold them up themselves.
 const rekeyParallel = 8
 
-// byAgent is who asked for what the agent does by itself.
-const byAgent = "agent"
-
 // RotateKeys implements control.Custody.
 func (a *Agent) RotateKeys(ctx context.Context, req control.KeyRotate) (control.Job, error) {
-	if _, err := a.vault(ctx, req.Vault); err != nil {
+	if _, err := a.vaults.Open(ctx, req.Vault); err != nil {
 		return control.Job{}, err
 	}
 	return a.startRekey(control.PeerFrom(ctx).String(), rekey{vault: req.Vault, newVersion: req.NewVersion, newGeneration: req.NewGeneration}), nil
@@ -36,18 +34,18 @@ func (a *Agent) RaiseMode(ctx context.Context, req control.VaultMode) (control.J
 	if req.Mode != catalog.CustomerManaged.String() {
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("mode %q cannot be chosen: a vault can only become %s", req.Mode, catalog.CustomerManaged)}
 	}
-	v, err := a.vault(ctx, req.Vault)
+	v, err := a.vaults.Open(ctx, req.Vault)
 	if err != nil {
 		return control.Job{}, err
 	}
-	if v.vault.Mode() == catalog.CustomerManaged {
+	if v.Catalog.Mode() == catalog.CustomerManaged {
 		return control.Job{}, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is customer-managed already", req.Vault), Next: "see it: coffer vault show " + req.Vault}
 	}
 	if a.settings().Vaults[req.Vault].Mode == catalog.SoftwareKeys.String() { // it would not open under this any more
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("the config says that vault %s has software keys", req.Vault),
 			Next: fmt.Sprintf("write vaults.%s.mode: customer-managed, reload (coffer config reload), and say this again", req.Vault)}
 	}
-	if key, ok := a.fileKey(a.settings().Vaults[req.Vault]); ok {
+	if key, ok := a.settings().FileKey(a.settings().Vaults[req.Vault]); ok {
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s of vault %s is a file", key, req.Vault),
 			Next: fmt.Sprintf("name HSM or Key Vault keys in vaults.%s.keys, move %s to vaults.%s.restore_keys, reload (coffer config reload), and say this again", req.Vault, key, req.Vault)}
 	}
@@ -84,10 +82,10 @@ func (a *Agent) startRekey(by string, r rekey) control.Job {
 // that one or the other set of keys opens, and the next rekey goes on.
 func (a *Agent) rekey(ctx context.Context, j *queue.Job, r rekey) (*control.RekeyResult, error) {
 	started := a.Clock()
-	if a.drilling(r.vault) {
+	if a.vaults.Drilling(r.vault) {
 		return nil, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s does without a key now: a drill is running", r.vault), Next: "wait for its end: coffer job list"}
 	}
-	v, err := a.vault(ctx, r.vault)
+	v, err := a.vaults.Open(ctx, r.vault)
 	if err != nil {
 		return nil, err
 	}
@@ -100,21 +98,21 @@ func (a *Agent) rekey(ctx context.Context, j *queue.Job, r rekey) (*control.Reke
 	if err != nil {
 		return nil, err
 	}
-	mode := v.vault.Mode()
+	mode := v.Catalog.Mode()
 	if r.mode != 0 {
 		mode = r.mode
 	}
 	if _, err := a.judge(ctx, r.vault, mode); err != nil {
 		return nil, err
 	}
-	ring, missing := a.keys.Ring(ctx, a.uses(r.vault))
+	ring, missing := a.keys.Ring(ctx, a.vaults.Uses(r.vault))
 	wrappers := ring.Wrappers()
 	if len(wrappers) == 0 {
 		return nil, errors.Join(append(missing, kek.ErrNoKey)...)
 	}
-	v.vault.UseRing(ring)
+	v.Catalog.UseRing(ring)
 	out := &control.RekeyResult{Vault: r.vault}
-	done, err := v.vault.Rewrap(ctx, catalog.RewrapOptions{
+	done, err := v.Catalog.Rewrap(ctx, catalog.RewrapOptions{
 		Wrappers: wrappers, Keep: a.keepFor(absent), Mode: r.mode, Parallel: rekeyParallel, Now: a.Clock,
 		Progress: func(now catalog.Rewrapped) {
 			j.Follow(func() control.Progress {
@@ -122,27 +120,23 @@ func (a *Agent) rekey(ctx context.Context, j *queue.Job, r rekey) (*control.Reke
 			})
 		},
 	})
-	v.floors.Flush()
+	v.Floors.Flush()
 	if err != nil {
 		return nil, fmt.Errorf("vault %s: %d of %d secrets are wrapped anew: %w", r.vault, done.Done+done.Skipped, done.Secrets, err)
 	}
-	v.mu.Lock()
-	v.missing = missing
-	v.mu.Unlock()
+	v.SetMissing(missing)
 	if r.newGeneration { // not before the new keys have opened what they wrapped
 		if out.Made, out.Opens, err = a.newGenerations(ctx, v); err != nil {
 			return nil, err
 		}
-		v.floors.Flush()
+		v.Floors.Flush()
 	}
 	out.Made += done.Made
-	out.Mode, out.Secrets, out.Rewrapped, out.Unwraps, out.Bytes = v.vault.Mode().String(), done.Secrets, done.Done, done.Unwraps, done.Bytes
+	out.Mode, out.Secrets, out.Rewrapped, out.Unwraps, out.Bytes = v.Catalog.Mode().String(), done.Secrets, done.Done, done.Unwraps, done.Bytes
 	if _, err := a.look(ctx, v); err != nil {
 		return nil, err
 	}
-	v.mu.Lock()
-	out.Coverage = v.view.coverage
-	v.mu.Unlock()
+	out.Coverage = v.View().Coverage
 	out.Seconds = a.Clock().Sub(started).Seconds()
 	return out, a.recordRekey(ctx, j, r, out)
 }
@@ -161,7 +155,7 @@ func (a *Agent) recordRekey(ctx context.Context, j *queue.Job, r rekey, out *con
 func (a *Agent) makeVersion(ctx context.Context, vault string) error {
 	name := a.settings().Vaults[vault].Keys[0]
 	cfg := a.settings().Keys[name]
-	if isSoftware(cfg) {
+	if cfg.IsFile() {
 		return &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s is a file, which has no versions", name),
 			Next: "add another key to the config and rotate to that: put it into vaults." + vault + ".keys, and this one into restore_keys"}
 	}
@@ -282,8 +276,8 @@ func (a *Agent) keepFor(absent []string) func(kek.Wrapped) bool {
 
 // newGenerations gives every item of the vault a new secret, and says what the old
 // keys still open.
-func (a *Agent) newGenerations(ctx context.Context, v *vault) (made int, opens []string, err error) {
-	items, damaged := v.vault.Items(ctx)
+func (a *Agent) newGenerations(ctx context.Context, v *vault.Vault) (made int, opens []string, err error) {
+	items, damaged := v.Catalog.Items(ctx)
 	if damaged != nil {
 		return 0, nil, damaged
 	}
@@ -293,7 +287,7 @@ func (a *Agent) newGenerations(ctx context.Context, v *vault) (made int, opens [
 		names, err := it.Points(ctx)
 		it.Close()
 		if err == nil {
-			err = v.vault.NewGeneration(ctx, name, a.Clock())
+			err = v.Catalog.NewGeneration(ctx, name, a.Clock())
 		}
 		if err != nil {
 			return made, nil, fmt.Errorf("new generation of item %s: %w", name, err)

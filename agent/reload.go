@@ -94,7 +94,7 @@ func (a *Agent) reload(ctx context.Context) (control.ConfigReport, error) {
 	a.keys.SetKeys(next.Keys)
 	for name, v := range before.Vaults {
 		if now, ok := next.Vaults[name]; !ok || !reflect.DeepEqual(now, v) || !reflect.DeepEqual(keysOf(before, v), keysOf(next, now)) {
-			a.retire(name)
+			a.vaults.Retire(name)
 		}
 	}
 	notes := a.replanned(before, next)

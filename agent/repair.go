@@ -7,7 +7,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/repair"
-	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/store"
@@ -15,24 +15,20 @@ import (
 )
 
 // repair mends an item that nobody else of this agent works on.
-func (w *verifier) repair(ctx context.Context, it *item) error {
-	level, err := chunk.ParseLevel(w.settings().Vaults[it.vault.name].Compression)
+func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
+	level, err := chunk.ParseLevel(w.settings().Vaults[it.Vault.Name].Compression)
 	if err != nil {
 		return err
 	}
 	done, err := repair.Run(ctx, repair.Config{
-		Item: it.Item, Index: it.index, Packs: it.vault.store, Level: level, Host: w.host, Clock: w.Clock,
-		Options: store.PutOptions{Retention: w.retention(it.vault.name)},
+		Item: it.Item, Index: it.Index, Packs: it.Vault.Store, Level: level, Host: w.host, Clock: w.Clock,
+		Options: store.PutOptions{Retention: w.retention(it.Vault.Name)},
 		Verify: func(ctx context.Context, read func(pack.ID) bool) (restore.Report, error) {
 			w.job.Follow(w.progress)
 			return w.check(ctx, it, restore.VerifyConfig{Read: read})
 		},
-		BringUp: func(ctx context.Context) (catalog.Synced, error) {
-			it.sync.Lock()
-			defer it.sync.Unlock()
-			return w.broughtUp(ctx, it, it.SyncPacks)
-		},
-		Backup: func(ctx context.Context) (string, error) { return w.again(ctx, it, level) },
+		BringUp: it.BringUpPacks,
+		Backup:  func(ctx context.Context) (string, error) { return w.again(ctx, it, level) },
 	})
 	for _, line := range done.Repaired {
 		w.job.Note("info", line)
@@ -50,8 +46,8 @@ func (w *verifier) repair(ctx context.Context, it *item) error {
 }
 
 // again backs the item up, every file read.
-func (w *verifier) again(ctx context.Context, it *item, level chunk.Level) (string, error) {
-	if _, err := w.mayWrap(ctx, it.vault); err != nil {
+func (w *verifier) again(ctx context.Context, it *vault.Item, level chunk.Level) (string, error) {
+	if _, err := w.mayWrap(ctx, it.Vault); err != nil {
 		return "", err
 	}
 	result, err := w.backup(ctx, w.job, it, control.BackupRequest{Item: it.Name(), FullRead: true}, level)

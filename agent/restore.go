@@ -42,7 +42,7 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 	}
 	state := control.Job{Kind: control.KindRestore, Item: req.Item, Point: p.Name.String()}
 	j := a.start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
-		e := audit.Event{Kind: audit.RestoreStarted, Vault: it.vault.name, Item: req.Item, Point: p.Name.String(), By: by, Job: j.ID(), Fields: map[string]string{"target": req.Target}}
+		e := audit.Event{Kind: audit.RestoreStarted, Vault: it.Vault.Name, Item: req.Item, Point: p.Name.String(), By: by, Job: j.ID(), Fields: map[string]string{"target": req.Target}}
 		if err := a.record(ctx, e); err != nil {
 			return nil, err
 		}
@@ -60,7 +60,7 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 		})
 		started := a.Clock()
 		result, err := restore.Run(ctx, restore.Config{
-			Point: p, Reader: it.reader, Target: into, Select: chosen, Overwrite: overwrite,
+			Point: p, Reader: it.Reader, Target: into, Select: chosen, Overwrite: overwrite,
 			Delete: req.Delete, DryRun: req.DryRun, NumericOwner: req.NumericOwner, Progress: done, Log: a.Log,
 		})
 		j.Update(func(s *control.Job) { s.Skips = skips(result.Skipped) })
@@ -82,7 +82,7 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 		}
 		return &control.JobResult{Restore: &out}, nil
 	})
-	a.jobs.Then(j, it.close)
+	a.jobs.Then(j, it.Close)
 	return j.Snapshot(), nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -120,13 +121,13 @@ func (a *Agent) usable(k custody.KeyFacts) error {
 
 // mayWrap refuses a backup under a vault whose primary key may not be used any
 // more: it has expired, say. What it says of the other keys it returns.
-func (a *Agent) mayWrap(ctx context.Context, v *vault) ([]string, error) {
+func (a *Agent) mayWrap(ctx context.Context, v *vault.Vault) ([]string, error) {
 	var notes []string
 	primary := true
-	for _, k := range a.subject(ctx, v.name, v.vault.Mode(), a.settings().Vaults[v.name].Keys...).Keys {
+	for _, k := range a.subject(ctx, v.Name, v.Catalog.Mode(), a.settings().Vaults[v.Name].Keys...).Keys {
 		if err := a.usable(k); err != nil {
 			if primary {
-				return notes, errors.Join(fault.Of(fmt.Errorf("key %s: %w", k.Ref.Name, err)), a.recordUnusable(ctx, v.name, k, err))
+				return notes, errors.Join(fault.Of(fmt.Errorf("key %s: %w", k.Ref.Name, err)), a.recordUnusable(ctx, v.Name, k, err))
 			}
 			notes = append(notes, fmt.Sprintf("key %s: %v", k.Ref.Name, err))
 		}

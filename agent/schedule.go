@@ -123,7 +123,7 @@ func (a *Agent) backupTask(cfg *config.Config, name, item string) schedule.Task 
 
 // blocked says why nothing can be done with a vault now; "" if it can.
 func (a *Agent) blocked(vault string) string {
-	if _, err := a.pinned(vault); err != nil {
+	if _, err := a.vaults.Pinned(vault); err != nil {
 		return "vault " + vault + " is not made yet"
 	}
 	if err := a.refused(vault); err != nil {

@@ -88,7 +88,7 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		return control.Vault{}, fault.NotFound("vault", name, "coffer vault list")
 	}
 	out := control.Vault{Name: name, Store: cfg.Store, State: control.StateAccessible}
-	if id, err := a.pinned(name); err == nil {
+	if id, err := a.vaults.Pinned(name); err == nil {
 		out.ID = id.String()
 	} else if cfg.ID == "" {
 		out.State = control.StateAbsent
@@ -104,14 +104,14 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		out.Keys = append(out.Keys, a.describeLink(glancing, uri))
 	}
 	if out.State == control.StateAbsent {
-		if err := a.unpinned(glancing, name); err != nil {
+		if err := a.vaults.Unpinned(glancing, name); err != nil {
 			out.State, out.Error = control.StateUnknown, control.AsError(err)
 		}
 		return out, nil
 	}
 	h := a.custody(name)
 	out.Checked, out.Since = a.watch.last(cfg.Keys), h.Since()
-	v, err := a.vault(glancing, name)
+	v, err := a.vaults.Open(glancing, name)
 	err = overdue(ctx, glancing, err, store.ErrUnavailable)
 	if err != nil {
 		out.Error = control.AsError(err)
@@ -123,22 +123,20 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		}
 		return out, nil
 	}
-	out.Mode, out.Created = v.vault.Mode().String(), v.vault.Created()
-	v.mu.Lock()
-	view := v.view
-	v.mu.Unlock()
-	out.Coverage = view.coverage
-	for _, c := range view.coverage {
+	out.Mode, out.Created = v.Catalog.Mode().String(), v.Catalog.Created()
+	view := v.View()
+	out.Coverage = view.Coverage
+	for _, c := range view.Coverage {
 		if c.Owed > 0 {
 			out.Owed = append(out.Owed, c.Key)
 		}
 	}
-	for _, f := range view.findings {
+	for _, f := range view.Findings {
 		out.Warnings = append(out.Warnings, control.Problem{Subject: f.Subject, Message: f.Says, Next: f.Next})
 	}
 	switch s := h.State(); s {
 	case custody.Accessible, custody.Unknown: // it opened just now
-		if err := v.lacks(); err != nil {
+		if err := v.Lacks(); err != nil {
 			out.State, out.Error = control.StateDegraded, control.AsError(fault.Of(err))
 		}
 	default:

@@ -112,13 +112,11 @@ func (a *Agent) lookAround(ctx context.Context) {
 
 // goneOf returns how many points of an item are gone that no prune removed.
 func (a *Agent) goneOf(it control.Item) int {
-	v := a.opened(it.Vault)
+	v := a.vaults.Opened(it.Vault)
 	if v == nil {
 		return 0
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.seen[it.Name].synced.Lost
+	return v.Lost(it.Name)
 }
 
 // verifyAudit reads the whole audit log now and then.

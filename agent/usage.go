@@ -13,16 +13,17 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
 
 // secrets are the current key records of a vault.
-func secrets(ctx context.Context, v *vault) ([]catalog.KeyRecord, error) {
+func secrets(ctx context.Context, v *vault.Vault) ([]catalog.KeyRecord, error) {
 	var out []catalog.KeyRecord
-	for r, err := range v.vault.KeyRecords(ctx) {
+	for r, err := range v.Catalog.KeyRecords(ctx) {
 		if err != nil {
-			return nil, fault.Of(fmt.Errorf("vault %s: %w", v.name, err))
+			return nil, fault.Of(fmt.Errorf("vault %s: %w", v.Name, err))
 		}
 		if !r.Erased {
 			out = append(out, r)
@@ -39,25 +40,22 @@ func opensWith(r catalog.KeyRecord, f kek.Fingerprint) bool {
 // look looks at every key record of a vault, and what the rules say of it, for all to
 // see. It tells whether a secret lacks a wrapping that it should have, or a key has a
 // newer version than the one in use.
-func (a *Agent) look(ctx context.Context, v *vault) (due bool, err error) {
+func (a *Agent) look(ctx context.Context, v *vault.Vault) (due bool, err error) {
 	coverage, err := a.coverage(ctx, v)
 	if err != nil {
 		return false, err
 	}
-	findings := a.rules().Judge(a.Clock(), a.subject(ctx, v.name, v.vault.Mode(), a.settings().Vaults[v.name].Keys...))
-	v.mu.Lock()
-	before := v.view.findings
-	v.view = custodyView{coverage: coverage, findings: findings}
-	v.mu.Unlock()
+	findings := a.rules().Judge(a.Clock(), a.subject(ctx, v.Name, v.Catalog.Mode(), a.settings().Vaults[v.Name].Keys...))
+	before := v.SetView(vault.View{Coverage: coverage, Findings: findings}).Findings
 	for _, f := range findings {
 		if !slices.Contains(before, f) {
-			e := audit.Event{Kind: audit.RuleAudited, Vault: v.name, By: byAgent, Says: f.Says, Fields: map[string]string{"rule": f.Rule, "subject": f.Subject, "effect": string(f.Effect)}}
+			e := audit.Event{Kind: audit.RuleAudited, Vault: v.Name, By: audit.ByAgent, Says: f.Says, Fields: map[string]string{"rule": f.Rule, "subject": f.Subject, "effect": string(f.Effect)}}
 			if err := a.record(ctx, e); err != nil {
 				return false, err
 			}
 		}
 	}
-	for _, name := range a.settings().Vaults[v.name].Keys {
+	for _, name := range a.settings().Vaults[v.Name].Keys {
 		if e, err := a.keys.Entry(ctx, name); err == nil && e.Next != nil {
 			return true, nil
 		}
@@ -67,7 +65,7 @@ func (a *Agent) look(ctx context.Context, v *vault) (due bool, err error) {
 
 // coverage says how many secrets of a vault each key version opens: those in use, in
 // the order of the configuration, then all others that some record names.
-func (a *Agent) coverage(ctx context.Context, v *vault) ([]control.Coverage, error) {
+func (a *Agent) coverage(ctx context.Context, v *vault.Vault) ([]control.Coverage, error) {
 	records, err := secrets(ctx, v)
 	if err != nil {
 		return nil, err
@@ -92,7 +90,7 @@ func (a *Agent) coverage(ctx context.Context, v *vault) ([]control.Coverage, err
 		}
 		out = append(out, c)
 	}
-	for _, name := range a.settings().Vaults[v.name].Keys {
+	for _, name := range a.settings().Vaults[v.Name].Keys {
 		if e, err := a.keys.Entry(ctx, name); err == nil && e.InUse != nil {
 			ref := e.InUse.Ref()
 			add(name, ref.Version, ref.Fingerprint, true)
@@ -148,10 +146,10 @@ func (a *Agent) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (cont
 		out.Versions = append(out.Versions, u)
 	}
 	for _, vault := range slices.Sorted(maps.Keys(a.settings().Vaults)) {
-		if _, err := a.pinned(vault); err != nil {
+		if _, err := a.vaults.Pinned(vault); err != nil {
 			continue // nothing hangs on a key there
 		}
-		v, err := a.vault(ctx, vault)
+		v, err := a.vaults.Open(ctx, vault)
 		if err != nil {
 			return out, err
 		}
@@ -225,8 +223,8 @@ func (a *Agent) wraps(key string) bool {
 
 // usageIn adds to u what hangs on a key version in one vault, whose key records these
 // are, if all in gone are gone.
-func (a *Agent) usageIn(ctx context.Context, v *vault, records []catalog.KeyRecord, key string, k keyVersion, gone map[kek.Fingerprint]bool, u *control.VersionUsage) error {
-	name := v.name
+func (a *Agent) usageIn(ctx context.Context, v *vault.Vault, records []catalog.KeyRecord, key string, k keyVersion, gone map[kek.Fingerprint]bool, u *control.VersionUsage) error {
+	name := v.Name
 	ours := a.openers(ctx, name)
 	refers := 0
 	for _, r := range records {
@@ -270,7 +268,7 @@ func (a *Agent) usageIn(ctx context.Context, v *vault, records []catalog.KeyReco
 // because of another that is gone.
 func (a *Agent) openers(ctx context.Context, vault string) map[kek.Fingerprint]bool {
 	out := make(map[kek.Fingerprint]bool)
-	u := a.uses(vault)
+	u := a.vaults.Uses(vault)
 	for _, name := range slices.Concat(u.Keys, u.Open) {
 		if e, err := a.keys.Entry(ctx, name); err == nil {
 			p := a.watch.probe(name)
@@ -289,8 +287,8 @@ func (a *Agent) openers(ctx context.Context, vault string) map[kek.Fingerprint]b
 }
 
 // countPoints fills in the points of an item.
-func (a *Agent) countPoints(ctx context.Context, v *vault, lost *control.LostItem) error {
-	it, err := v.vault.Item(ctx, lost.Item)
+func (a *Agent) countPoints(ctx context.Context, v *vault.Vault, lost *control.LostItem) error {
+	it, err := v.Catalog.Item(ctx, lost.Item)
 	if err != nil {
 		return fault.Of(err)
 	}
@@ -308,8 +306,8 @@ func (a *Agent) countPoints(ctx context.Context, v *vault, lost *control.LostIte
 
 // backedUpSince tells whether a backup into the vault began, and ended, after t: only
 // then is it sure that no job still works with what was before.
-func (a *Agent) backedUpSince(ctx context.Context, v *vault, t time.Time) (bool, error) {
-	items, damaged := v.vault.Items(ctx)
+func (a *Agent) backedUpSince(ctx context.Context, v *vault.Vault, t time.Time) (bool, error) {
+	items, damaged := v.Catalog.Items(ctx)
 	for _, it := range items {
 		names, err := it.Points(ctx)
 		it.Close()

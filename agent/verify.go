@@ -15,6 +15,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/store/pack"
@@ -203,11 +204,11 @@ func (w *verifier) item(ctx context.Context, name string) error {
 	if w.ask.Restore {
 		return w.prove(ctx, name)
 	}
-	it, err := w.existing(ctx, name)
+	it, err := w.vaults.Existing(ctx, name)
 	if err != nil {
 		return err
 	}
-	defer it.close()
+	defer it.Close()
 	if w.ask.Repair {
 		return w.repair(ctx, it)
 	}
@@ -240,11 +241,11 @@ func (w *verifier) records(ctx context.Context, vault string) error {
 		return nil
 	}
 	w.checked[vault] = true
-	v, err := w.vault(ctx, vault)
+	v, err := w.vaults.Open(ctx, vault)
 	if err != nil {
 		return err
 	}
-	findings, err := restore.VerifyRecords(ctx, v.vault)
+	findings, err := restore.VerifyRecords(ctx, v.Catalog)
 	if err != nil {
 		return err
 	}
@@ -253,9 +254,9 @@ func (w *verifier) records(ctx context.Context, vault string) error {
 }
 
 // check verifies an item and remembers what came of it.
-func (w *verifier) check(ctx context.Context, it *item, cfg restore.VerifyConfig) (restore.Report, error) {
-	readings := proof.NewReadings(it.index, w.Clock)
-	cfg.Item, cfg.Objects, cfg.Reader, cfg.Progress, cfg.Checked, cfg.Knows = it.Item, it.vault.store, it.reader, &w.done, readings.Checked(ctx), it.index.HasPack
+func (w *verifier) check(ctx context.Context, it *vault.Item, cfg restore.VerifyConfig) (restore.Report, error) {
+	readings := proof.NewReadings(it.Index, w.Clock)
+	cfg.Item, cfg.Objects, cfg.Reader, cfg.Progress, cfg.Checked, cfg.Knows = it.Item, it.Vault.Store, it.Reader, &w.done, readings.Checked(ctx), it.Index.HasPack
 	if w.ask.scheduled || w.ask.Part != 0 {
 		if err := w.sample(ctx, it, &cfg); err != nil {
 			return restore.Report{}, err
@@ -266,7 +267,7 @@ func (w *verifier) check(ctx context.Context, it *item, cfg restore.VerifyConfig
 	if err != nil || cfg.Points != nil {
 		return report, err
 	}
-	if _, err := w.syncPoints(ctx, it); err != nil { // only what is remembered can be noted
+	if _, err := it.Look(ctx); err != nil { // only what is remembered can be noted
 		return report, err
 	}
 	depth := proof.Data
@@ -280,16 +281,16 @@ func (w *verifier) check(ctx context.Context, it *item, cfg restore.VerifyConfig
 }
 
 // sample chooses the packs whose time has come.
-func (w *verifier) sample(ctx context.Context, it *item, cfg *restore.VerifyConfig) error {
+func (w *verifier) sample(ctx context.Context, it *vault.Item, cfg *restore.VerifyConfig) error {
 	if cfg.Structure {
 		return nil
 	}
-	packs, damaged, err := proof.Packs(ctx, it.index)
+	packs, damaged, err := proof.Packs(ctx, it.Index)
 	if err != nil {
 		return err
 	}
-	plan := w.plan(it.vault.name)
-	if err := proof.Meet(ctx, it.index, packs, plan); err != nil {
+	plan := w.plan(it.Vault.Name)
+	if err := proof.Meet(ctx, it.Index, packs, plan); err != nil {
 		return err
 	}
 	chosen := damaged // they are looked at every time: perhaps they were put back
@@ -314,12 +315,12 @@ func (w *verifier) plan(vault string) proof.Plan {
 }
 
 // remember keeps what a check of all points of an item found.
-func (w *verifier) remember(ctx context.Context, it *item, cfg restore.VerifyConfig, faults int64) error {
-	packs, _, err := proof.Packs(ctx, it.index)
+func (w *verifier) remember(ctx context.Context, it *vault.Item, cfg restore.VerifyConfig, faults int64) error {
+	packs, _, err := proof.Packs(ctx, it.Index)
 	if err != nil {
 		return err
 	}
-	return w.proofs.Change(it.vault.name, it.Name(), func(e *proof.Entry) {
+	return w.proofs.Change(it.Vault.Name, it.Name(), func(e *proof.Entry) {
 		e.StructureFaults = faults
 		if faults == 0 {
 			e.Structure = w.Clock()

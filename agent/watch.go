@@ -98,7 +98,7 @@ func (a *Agent) watchKeys(ctx context.Context) {
 	late := false               // it was waited for already
 	for warm := true; ; warm = false {
 		a.pulse.beat("keys", a.Clock(), a.beat())
-		a.closeRetired()
+		a.vaults.CloseRetired(func(vault string) bool { return a.jobs.Running(a.worksOn(vault)) })
 		a.probeAll(ctx, nil)
 		if following == nil {
 			following = make(chan struct{})
@@ -172,11 +172,11 @@ func (a *Agent) become(ctx context.Context, vault string, next custody.Health, n
 	a.watch.mu.Unlock()
 	switch next.State() {
 	case custody.Inaccessible, custody.RequiresRevalidation:
-		if a.opened(vault) != nil || a.hasRetired(vault) {
+		if a.vaults.Opened(vault) != nil || a.vaults.HasRetired(vault) {
 			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
 			a.jobs.End(ending, a.worksOn(vault), a.refused(vault))
 			cancel()
-			a.suspend(vault)
+			a.vaults.Suspend(vault)
 		}
 	}
 	if err := a.state.SetHealth(vault, next); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/kek"
@@ -210,7 +211,7 @@ func (r *rescue) restore(ctx context.Context, w io.Writer, what, to string, o re
 	}
 	defer it.Close()
 	var p *catalog.Point
-	notes, err := agent.PickReadable(ctx, it, selector, time.Now(), func(name catalog.PointName) (err error) {
+	notes, err := point.PickReadable(ctx, it, selector, time.Now(), func(name catalog.PointName) (err error) {
 		p, err = it.Point(ctx, name)
 		return err
 	})

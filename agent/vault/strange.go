@@ -1,4 +1,4 @@
-package agent
+package vault
 
 import (
 	"context"
@@ -27,16 +27,16 @@ const (
 	othersOnce = time.Hour
 )
 
-// strangeIn says which holds, marks and other records of an item do not open.
-func (a *Agent) strangeIn(ctx context.Context, it *item) ([]control.Problem, error) {
+// Strange says which holds, marks and other records of an item do not open.
+func (it *Item) Strange(ctx context.Context) ([]control.Problem, error) {
 	again := fewAgain
-	if len(a.settings().Items) > fewItems {
+	if len(it.Vault.set.cfg.Settings().Items) > fewItems {
 		again = othersOnce
 	}
-	it.vault.mu.Lock()
-	last, ok := it.vault.strange[it.Name()]
-	it.vault.mu.Unlock()
-	if ok && a.Clock().Sub(last.at).Abs() < again {
+	it.Vault.mu.Lock()
+	last, ok := it.Vault.strange[it.Name()]
+	it.Vault.mu.Unlock()
+	if ok && it.Vault.set.cfg.Clock().Sub(last.at).Abs() < again {
 		return last.found, nil
 	}
 	counts, first := make(map[string]int), make(map[string]error)
@@ -66,18 +66,18 @@ func (a *Agent) strangeIn(ctx context.Context, it *item) ([]control.Problem, err
 			found = append(found, control.Problem{Subject: "item " + it.Name(), Message: says, Next: strings.ReplaceAll(k.next, "%s", it.Name())})
 		}
 	}
-	it.vault.mu.Lock()
-	defer it.vault.mu.Unlock()
-	it.vault.strange[it.Name()] = strange{a.Clock(), found}
+	it.Vault.mu.Lock()
+	defer it.Vault.mu.Unlock()
+	it.Vault.strange[it.Name()] = strange{it.Vault.set.cfg.Clock(), found}
 	return found, nil
 }
 
 // holdNext is what to do about a hold that does not open; %s is the item.
 const holdNext = "find out who changed it; coffer verify %s names each one, and if nobody can put it back, delete that object from the store by hand"
 
-// damagedHold returns err with what to do about it, if a hold that does not open is why
+// DamagedHold returns err with what to do about it, if a hold that does not open is why
 // nothing may go.
-func damagedHold(ctx context.Context, it *item, err error) error {
+func (it *Item) DamagedHold(ctx context.Context, err error) error {
 	if !errors.Is(err, crypt.ErrDamaged) {
 		return err
 	}
