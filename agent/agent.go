@@ -35,8 +35,10 @@ import (
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/ruling"
 	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/agent/vault"
+	"github.com/cofferbackup/coffer/agent/watch"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/internal/durable"
 	"github.com/cofferbackup/coffer/kek"
@@ -109,7 +111,8 @@ type Agent struct {
 	audit   *audit.Log
 	keys    *keyring.Keyring
 	vaults  *vault.Set
-	watch   *watch
+	rules   *ruling.Judge
+	watch   *watch.Watch
 	proofs  *proof.Book
 	plan    *plan
 	process string // tells what this process left behind from what others did
@@ -134,7 +137,7 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	server := control.NewServer(control.ServerConfig{Backend: a, Logger: cfg.Log, Role: access.Role, Version: cfg.Program.Version})
 	tasks, tctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
-	tasks.Go(func() error { a.watchKeys(tctx); return nil })
+	tasks.Go(func() error { a.watch.Run(tctx); return nil })
 	tasks.Go(func() error { a.plan.Run(tctx); return nil })
 	tasks.Go(func() error { a.telling(tctx); return nil })
 	tasks.Go(func() error { a.serveMetrics(tctx); return nil })
@@ -185,7 +188,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		host = "unknown"
 	}
-	*a = Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: jobs, state: st, audit: log, watch: newWatch()}
+	*a = Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: jobs, state: st, audit: log}
 	a.Parts.Store, a.Parts.MakeStore = a.observed(cfg.Parts.Store), a.observed(cfg.Parts.MakeStore)
 	if a.Supervisor == nil {
 		a.Supervisor = nobody{}
@@ -199,7 +202,13 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	a.keys = keyring.New(keyring.Config{Keys: cfg.Settings.Keys, Open: cfg.Parts.Key, Escrow: cfg.Parts.Escrow,
 		Memory: st, Record: log.Record, Clock: cfg.Clock, Log: cfg.Log})
 	a.vaults = vault.New(vault.Config{Settings: a.settings, State: st, Keys: a.keys, Store: a.Parts.Store, Index: cfg.Parts.Index,
-		Refused: a.refused, Record: a.record, Clock: cfg.Clock, Log: cfg.Log})
+		Refused: func(vault string) error { return a.watch.Refused(vault) }, Record: a.record, Clock: cfg.Clock, Log: cfg.Log})
+	a.rules = ruling.New(ruling.Config{Settings: a.settings, Keys: a.keys, Record: a.record, Clock: cfg.Clock})
+	f := follower{found: make(map[string]time.Time), tries: make(map[string]attempt)}
+	a.watch = watch.New(watch.Config{Settings: a.settings, State: st, Keys: a.keys, Vaults: a.vaults, Store: a.Parts.Store, Jobs: jobs,
+		Follow: func(ctx context.Context) { a.follow(ctx, &f) },
+		Round:  func(sleep time.Duration) { a.pulse.beat("keys", cfg.Clock(), sleep) },
+		Tell:   a.tellKeys, Record: a.record, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log})
 	return a, nil
 }
 

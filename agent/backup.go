@@ -95,7 +95,7 @@ func (a *Agent) backupJob(ctx context.Context, j *queue.Job, req control.BackupR
 		return nil, err
 	}
 	defer it.Close()
-	notes, err := a.mayWrap(ctx, it.Vault)
+	notes, err := a.rules.MayWrap(ctx, it.Vault)
 	for _, n := range notes {
 		j.Note("warning", n)
 	}

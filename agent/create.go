@@ -7,10 +7,10 @@ import (
 	"strings"
 
 	"github.com/cofferbackup/coffer/agent/audit"
-	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/ruling"
 	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
@@ -42,8 +42,8 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	if err := tryKeys(ctx, ring); err != nil {
 		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
-	mode := a.wantedMode(cfg)
-	warnings, err := a.judge(ctx, req.Name, mode)
+	mode := ruling.Mode(a.settings(), cfg)
+	warnings, err := a.rules.Vault(ctx, req.Name, mode)
 	if err != nil {
 		return none, err
 	}
@@ -75,7 +75,7 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	if err := a.record(ctx, e); err != nil {
 		return none, err
 	}
-	a.probeAll(ctx, cfg.Keys) // what they answered before may be from before they were made
+	a.watch.Ask(ctx, cfg.Keys) // what they answered before may be from before they were made
 	a.Log.Info("vault made", "vault", req.Name, "id", made.ID(), "mode", made.Mode())
 	return control.VaultCreated{ID: made.ID().String(), Name: req.Name, Store: cfg.Store, Warnings: warnings,
 		RecoverySheet: a.recoverySheet(req.Name, made, ring)}, nil
@@ -93,17 +93,6 @@ func tryKeys(ctx context.Context, ring *kek.Ring) error {
 		}
 	}
 	return nil
-}
-
-// wantedMode is the mode that a new vault gets.
-func (a *Agent) wantedMode(cfg config.Vault) catalog.Mode {
-	if cfg.Mode == catalog.SoftwareKeys.String() {
-		return catalog.SoftwareKeys
-	}
-	if _, ok := a.settings().FileKey(cfg); ok {
-		return catalog.SoftwareKeys
-	}
-	return catalog.CustomerManaged
 }
 
 // recoverySheet is what the owner of a vault prints and puts away. It has no secret.

@@ -13,14 +13,16 @@ import (
 // How often the agent looks for what its keys owe.
 const (
 	versionsEvery = 15 * time.Minute // for new versions
+	versionsWait  = 30 * time.Second // for one key's
 	retryMost     = time.Hour        // until a rotation that failed is tried again
-	followWait    = 5 * time.Second  // before the agent goes on while stores are slow
 )
 
 // follower is what the agent knows of the rotations that it began by itself. One
 // goroutine at a time has it.
 type follower struct {
-	tries map[string]attempt // by vault
+	warm  bool                 // the vaults were opened for the first time
+	found map[string]time.Time // when the versions of a key were last looked for
+	tries map[string]attempt   // by vault
 }
 
 // attempt is a rotation, and how long it is before the next if it fails.
@@ -29,17 +31,25 @@ type attempt struct {
 	wait time.Duration
 }
 
+// follow is what is done beside each round of the watch over the keys.
+func (a *Agent) follow(ctx context.Context, f *follower) {
+	if !f.warm {
+		f.warm = true
+		a.warm(ctx)
+	}
+	a.followVersions(ctx, f)
+}
+
 // followVersions looks for new versions of keys, and for secrets that lack a
 // wrapping that they should have, and starts the rotation.
 func (a *Agent) followVersions(ctx context.Context, f *follower) {
 	touched := make(map[string]bool)
 	for _, name := range slices.Sorted(maps.Keys(a.settings().Keys)) {
-		p := a.watch.probe(name)
-		if since := a.Clock().Sub(p.found); since >= 0 && since < versionsEvery-time.Second || p.err != nil || ctx.Err() != nil {
+		if since := a.Clock().Sub(f.found[name]); since >= 0 && since < versionsEvery-time.Second || a.watch.Answer(name) != nil || ctx.Err() != nil {
 			continue
 		}
-		a.watch.looked(name, a.Clock())
-		looking, cancel := context.WithTimeout(ctx, probeWait)
+		f.found[name] = a.Clock()
+		looking, cancel := context.WithTimeout(ctx, versionsWait)
 		_, err := a.keys.Refresh(looking, name)
 		cancel()
 		if err != nil {
@@ -57,19 +67,10 @@ func (a *Agent) followVersions(ctx context.Context, f *follower) {
 	}
 }
 
-// looked notes when the versions of a key were last looked for.
-func (w *watch) looked(key string, at time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	p := w.probes[key]
-	p.found = at
-	w.probes[key] = p
-}
-
 // settle starts a rotation of a vault if it owes one. After one that failed it waits
 // longer each time, up to retryMost: what stands in the way may stay there for long.
 func (a *Agent) settle(ctx context.Context, f *follower, name string) {
-	if _, err := a.vaults.Pinned(name); err != nil || a.refused(name) != nil || a.vaults.Drilling(name) || a.rotating(name) {
+	if _, err := a.vaults.Pinned(name); err != nil || a.watch.Refused(name) != nil || a.vaults.Drilling(name) || a.rotating(name) {
 		return
 	}
 	v, err := a.vaults.Open(ctx, name)

@@ -47,7 +47,7 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 	restoreOnly := len(vaults) > 0 && !wraps
 	e, err := a.keys.Entry(glancing, name)
 	if err == nil {
-		err = a.watch.answer(name)
+		err = a.watch.Answer(name)
 	}
 	err = overdue(ctx, glancing, err, kek.ErrUnreachable)
 	if e == nil {
@@ -143,7 +143,7 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 		return control.Key{}, fault.Of(fmt.Errorf("create key %s: %w", req.Name, err))
 	}
 	a.Log.Info("key made", "key", ref)
-	a.probeAll(ctx, []string{req.Name})
+	a.watch.Ask(ctx, []string{req.Name})
 	e.Outcome, e.Fingerprint = "made", ref.Fingerprint.String()
 	return describe(ref), a.record(ctx, e)
 }
@@ -169,10 +169,10 @@ func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (cont
 	if err := a.record(ctx, e); err != nil {
 		return control.KeyReport{}, err
 	}
-	a.probeAll(ctx, []string{req.Key}) // what it answers now counts for the vaults
+	a.watch.Ask(ctx, []string{req.Key}) // what it answers now counts for the vaults
 	if out.Passed {
-		for _, f := range a.findings(ctx, req.Key) {
-			out.Rules = append(out.Rules, ruleView(f))
+		for _, f := range a.rules.Key(ctx, req.Key) {
+			out.Rules = append(out.Rules, control.RuleView{Rule: f.Rule, Effect: string(f.Effect), Subject: f.Subject, Says: f.Says, Next: f.Next})
 		}
 	}
 	return out, ctx.Err()
@@ -190,7 +190,7 @@ func (a *Agent) LinkKey(ctx context.Context, req control.KeyLink) (control.Vault
 	if err := a.link(ctx, req); err != nil {
 		return control.Vault{}, err
 	}
-	a.probeAll(ctx, a.vaults.Uses(req.Vault).Open) // what it opens counts for the vault
+	a.watch.Ask(ctx, a.vaults.Uses(req.Vault).Open) // what it opens counts for the vault
 	return a.Vault(ctx, req.Vault)
 }
 
@@ -230,15 +230,18 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 	return nil
 }
 
-// by is who asked for what ctx belongs to: a request, or a job.
-func by(ctx context.Context) string {
-	if who := keyring.PurposeOf(ctx).By; who != "" {
-		return who
-	}
-	return control.PeerFrom(ctx).String()
-}
-
 // purpose notes in ctx what a request asks keys for.
 func purpose(ctx context.Context, vault string) context.Context {
 	return keyring.WithPurpose(ctx, keyring.Purpose{Vault: vault, By: control.PeerFrom(ctx).String()})
+}
+
+// Revalidate implements control.Custody.
+func (a *Agent) Revalidate(ctx context.Context, req control.KeyRevalidate) (control.Vault, error) {
+	if _, ok := a.settings().Vaults[req.Vault]; !ok {
+		return control.Vault{}, fault.NotFound("vault", req.Vault, "coffer vault list")
+	}
+	if err := a.watch.Revalidate(ctx, req.Vault); err != nil {
+		return control.Vault{}, err
+	}
+	return a.Vault(ctx, req.Vault)
 }

@@ -56,7 +56,7 @@ func (a *Agent) view() metrics.View {
 	for i := range v.Status.Vaults {
 		vault := &v.Status.Vaults[i]
 		vault.State = a.stateNow(*vault)
-		vault.Checked = a.watch.last(cfg.Vaults[vault.Name].Keys)
+		vault.Checked = a.watch.Last(cfg.Vaults[vault.Name].Keys)
 		if a.Parts.Retries != nil {
 			v.Retries[vault.Name] = a.Parts.Retries(cfg.Vaults[vault.Name])
 		}
@@ -66,10 +66,7 @@ func (a *Agent) view() metrics.View {
 
 // stateNow is the state of a vault's keys, which may have changed since it was looked at.
 func (a *Agent) stateNow(seen control.Vault) control.KeyState {
-	a.watch.mu.Lock()
-	h := a.watch.health[seen.Name]
-	a.watch.mu.Unlock()
-	switch now := control.KeyState(h.State()); {
+	switch now := control.KeyState(a.watch.Health(seen.Name).State()); {
 	case seen.State == control.StateAbsent, now == control.StateUnknown:
 	case seen.Error == nil, now == control.StateInaccessible, now == control.StateRevalidation:
 		return now

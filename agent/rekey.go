@@ -8,7 +8,6 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
-	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/queue"
@@ -102,7 +101,7 @@ func (a *Agent) rekey(ctx context.Context, j *queue.Job, r rekey) (*control.Reke
 	if r.mode != 0 {
 		mode = r.mode
 	}
-	if _, err := a.judge(ctx, r.vault, mode); err != nil {
+	if _, err := a.rules.Vault(ctx, r.vault, mode); err != nil {
 		return nil, err
 	}
 	ring, missing := a.keys.Ring(ctx, a.vaults.Uses(r.vault))
@@ -159,7 +158,7 @@ func (a *Agent) makeVersion(ctx context.Context, vault string) error {
 		return &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s is a file, which has no versions", name),
 			Next: "add another key to the config and rotate to that: put it into vaults." + vault + ".keys, and this one into restore_keys"}
 	}
-	e := audit.Event{Kind: audit.KeyCreated, Vault: vault, Key: name, By: by(ctx), Outcome: "begun"}
+	e := audit.Event{Kind: audit.KeyCreated, Vault: vault, Key: name, By: keyring.AskedBy(ctx), Outcome: "begun"}
 	if err := a.record(ctx, e); err != nil {
 		return err
 	}
@@ -218,7 +217,7 @@ func (a *Agent) adopt(ctx context.Context, j *queue.Job, vault string, e *keyrin
 	if err := a.mirrored(ctx, vault, e); err != nil {
 		return err
 	}
-	if _, err := a.judgeSubject(ctx, vault, custody.Subject{Keys: []custody.KeyFacts{facts(ctx, e.Next)}}, denials); err != nil {
+	if err := a.rules.Version(ctx, vault, e.Next); err != nil {
 		return fmt.Errorf("the new version %s of key %s is not taken into use: %w", ref.Version, e.Name, err)
 	}
 	followed := audit.Event{Kind: audit.KeyFollowed, Vault: vault, Key: e.Name, Fingerprint: ref.Fingerprint.String(), By: j.Snapshot().By, Job: j.ID()}

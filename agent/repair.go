@@ -47,7 +47,7 @@ func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
 
 // again backs the item up, every file read.
 func (w *verifier) again(ctx context.Context, it *vault.Item, level chunk.Level) (string, error) {
-	if _, err := w.mayWrap(ctx, it.Vault); err != nil {
+	if _, err := w.rules.MayWrap(ctx, it.Vault); err != nil {
 		return "", err
 	}
 	result, err := w.backup(ctx, w.job, it, control.BackupRequest{Item: it.Name(), FullRead: true}, level)

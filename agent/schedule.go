@@ -126,7 +126,7 @@ func (a *Agent) blocked(vault string) string {
 	if _, err := a.vaults.Pinned(vault); err != nil {
 		return "vault " + vault + " is not made yet"
 	}
-	if err := a.refused(vault); err != nil {
+	if err := a.watch.Refused(vault); err != nil {
 		return control.AsError(err).Message
 	}
 	return ""

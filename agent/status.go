@@ -109,8 +109,8 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		}
 		return out, nil
 	}
-	h := a.custody(name)
-	out.Checked, out.Since = a.watch.last(cfg.Keys), h.Since()
+	h := a.watch.Health(name)
+	out.Checked, out.Since = a.watch.Last(cfg.Keys), h.Since()
 	v, err := a.vaults.Open(glancing, name)
 	err = overdue(ctx, glancing, err, store.ErrUnavailable)
 	if err != nil {

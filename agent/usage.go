@@ -45,7 +45,7 @@ func (a *Agent) look(ctx context.Context, v *vault.Vault) (due bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	findings := a.rules().Judge(a.Clock(), a.subject(ctx, v.Name, v.Catalog.Mode(), a.settings().Vaults[v.Name].Keys...))
+	findings := a.rules.Of(ctx, v)
 	before := v.SetView(vault.View{Coverage: coverage, Findings: findings}).Findings
 	for _, f := range findings {
 		if !slices.Contains(before, f) {
@@ -271,13 +271,8 @@ func (a *Agent) openers(ctx context.Context, vault string) map[kek.Fingerprint]b
 	u := a.vaults.Uses(vault)
 	for _, name := range slices.Concat(u.Keys, u.Open) {
 		if e, err := a.keys.Entry(ctx, name); err == nil {
-			p := a.watch.probe(name)
 			for _, ref := range e.Refs() {
-				failed := p.older[ref.Fingerprint].err
-				if ref.Fingerprint == p.ref.Fingerprint {
-					failed = p.err
-				}
-				if failed == nil {
+				if a.watch.Failed(name, ref.Fingerprint) == nil {
 					out[ref.Fingerprint] = true
 				}
 			}

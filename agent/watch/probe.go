@@ -1,4 +1,4 @@
-package agent
+package watch
 
 import (
 	"context"
@@ -23,13 +23,13 @@ const (
 	probeEvery      = time.Minute      // a canary, at a token or a file
 	probeCloudEvery = 5 * time.Minute  // at Key Vault, which counts calls
 	probeWait       = 30 * time.Second // for one answer
+	followWait      = 5 * time.Second  // before the keys are asked again while stores are slow
 )
 
 // probe is the last answers of a key.
 type probe struct {
 	answer                            // of the version in use
 	older  map[kek.Fingerprint]answer // of other versions that some vault hangs on
-	found  time.Time                  // when its versions were last looked for
 }
 
 // answer is what one version of a key answered.
@@ -48,55 +48,55 @@ func (p probe) every() time.Duration {
 }
 
 // keyNames are the keys of the configuration and those that are linked.
-func (a *Agent) keyNames() []string {
-	names := slices.Collect(maps.Keys(a.settings().Keys))
-	for vault := range a.settings().Vaults {
-		names = append(names, a.vaults.Uses(vault).Open...)
+func (w *Watch) keyNames() []string {
+	names := slices.Collect(maps.Keys(w.cfg.Settings().Keys))
+	for vault := range w.cfg.Settings().Vaults {
+		names = append(names, w.cfg.Vaults.Uses(vault).Open...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// probeAll asks every key that is due, or those in now, and draws the conclusions
+// Ask asks every key that is due, and those in now, due or not, and draws the conclusions
 // for every vault that is made.
-func (a *Agent) probeAll(ctx context.Context, now []string) {
+func (w *Watch) Ask(ctx context.Context, now []string) {
 	needed := make(map[kek.Fingerprint]bool)
-	for vault := range a.settings().Vaults {
-		maps.Copy(needed, a.hangsOn(vault))
+	for vault := range w.cfg.Settings().Vaults {
+		maps.Copy(needed, w.hangsOn(vault))
 	}
 	var asking sync.WaitGroup
-	for _, name := range a.keyNames() {
-		p := a.watch.probe(name)
-		since := a.Clock().Sub(p.asked)
+	for _, name := range w.keyNames() {
+		p := w.probe(name)
+		since := w.cfg.Clock().Sub(p.asked)
 		if !slices.Contains(now, name) && since >= 0 && since < p.every()-time.Second {
 			continue
 		}
-		asking.Go(func() { a.probeKey(ctx, name, needed) })
+		asking.Go(func() { w.probeKey(ctx, name, needed) })
 	}
 	asking.Wait()
-	for _, vault := range slices.Sorted(maps.Keys(a.settings().Vaults)) {
+	for _, vault := range slices.Sorted(maps.Keys(w.cfg.Settings().Vaults)) {
 		if ctx.Err() != nil {
 			return
 		}
-		if _, err := a.vaults.Pinned(vault); err == nil {
-			a.conclude(ctx, vault)
+		if _, err := w.cfg.Vaults.Pinned(vault); err == nil {
+			w.conclude(ctx, vault)
 		}
 	}
 }
 
 // probeKey asks the version of a key that is in use, and those that are needed
 // besides, to open their canaries.
-func (a *Agent) probeKey(ctx context.Context, name string, needed map[kek.Fingerprint]bool) {
-	if a.settings().Keys[name].Public != "" {
+func (w *Watch) probeKey(ctx context.Context, name string, needed map[kek.Fingerprint]bool) {
+	if w.cfg.Settings().Keys[name].Public != "" {
 		return // nothing of it can be asked
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
 	defer cancel()
 	var current answer
 	older := make(map[kek.Fingerprint]answer)
-	e, err := a.keys.Entry(ctx, name)
+	e, err := w.cfg.Keys.Entry(ctx, name)
 	if err != nil {
-		current = a.answered(kek.Ref{}, err)
+		current = w.answered(kek.Ref{}, err)
 	} else {
 		inUse := e.Versions[0].Ref().Fingerprint
 		if e.InUse != nil {
@@ -106,42 +106,42 @@ func (a *Agent) probeKey(ctx context.Context, name string, needed map[kek.Finger
 			switch ref := k.Ref(); {
 			case ref.Fingerprint == inUse:
 				if current.asked.IsZero() {
-					current = a.answered(ref, k.Check(ctx))
+					current = w.answered(ref, k.Check(ctx))
 				}
 			case needed[ref.Fingerprint]:
-				older[ref.Fingerprint] = a.answered(ref, k.Check(ctx))
+				older[ref.Fingerprint] = w.answered(ref, k.Check(ctx))
 			}
 		}
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return // who asked has gone
 	}
-	a.watch.mu.Lock()
-	defer a.watch.mu.Unlock()
-	p := a.watch.probes[name]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.probes[name]
 	if current.ref == (kek.Ref{}) {
 		current.ref = p.ref
 	}
 	p.answer, p.older = current, older
-	a.watch.probes[name] = p
+	w.probes[name] = p
 }
 
 // answered notes what a key answers.
-func (a *Agent) answered(ref kek.Ref, err error) answer {
+func (w *Watch) answered(ref kek.Ref, err error) answer {
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, kek.ErrUnreachable) {
 		err = fmt.Errorf("%w: %w", kek.ErrUnreachable, err)
 	}
-	return answer{ref, err, a.Clock()}
+	return answer{ref, err, w.cfg.Clock()}
 }
 
 // hangsOn are the key versions that open a vault, as far as that is known: those of
 // its own key's record when it was last read.
-func (a *Agent) hangsOn(vault string) map[kek.Fingerprint]bool {
-	if v := a.vaults.Opened(vault); v != nil {
-		a.learn(vault, v.Catalog)
+func (w *Watch) hangsOn(vault string) map[kek.Fingerprint]bool {
+	if v := w.cfg.Vaults.Opened(vault); v != nil {
+		w.learn(vault, v.Catalog)
 	}
 	out := make(map[kek.Fingerprint]bool)
-	for _, text := range a.state.Openers(vault) {
+	for _, text := range w.cfg.State.Openers(vault) {
 		if f, err := kek.ParseFingerprint(text); err == nil {
 			out[f] = true
 		}
@@ -150,13 +150,13 @@ func (a *Agent) hangsOn(vault string) map[kek.Fingerprint]bool {
 }
 
 // learn remembers which keys open a vault.
-func (a *Agent) learn(name string, v *catalog.Vault) {
+func (w *Watch) learn(name string, v *catalog.Vault) {
 	var texts []string
 	for _, f := range v.Openers() {
 		texts = append(texts, f.String())
 	}
-	if err := a.state.SetOpeners(name, texts); err != nil {
-		a.Log.Warn("keys that open a vault not remembered", "vault", name, "err", err)
+	if err := w.cfg.State.SetOpeners(name, texts); err != nil {
+		w.cfg.Log.Warn("keys that open a vault not remembered", "vault", name, "err", err)
 	}
 }
 
@@ -164,11 +164,11 @@ func (a *Agent) learn(name string, v *catalog.Vault) {
 // key that opens nothing in it does not count: it neither keeps a vault open whose
 // own keys were taken away, nor closes one whose own keys are there. Only while it is
 // not known which keys those are does every one count.
-func (a *Agent) probesOf(ctx context.Context, vault string) []custody.Probe {
-	ours, others := a.sortProbes(vault)
+func (w *Watch) probesOf(ctx context.Context, vault string) []custody.Probe {
+	ours, others := w.sortProbes(vault)
 	opens := func(p custody.Probe) bool { return p.Err == nil }
-	if !slices.ContainsFunc(ours, opens) && slices.ContainsFunc(others, opens) && a.relearn(ctx, vault, slices.DeleteFunc(slices.Clone(others), func(p custody.Probe) bool { return p.Err != nil })) {
-		ours, others = a.sortProbes(vault)
+	if !slices.ContainsFunc(ours, opens) && slices.ContainsFunc(others, opens) && w.relearn(ctx, vault, slices.DeleteFunc(slices.Clone(others), func(p custody.Probe) bool { return p.Err != nil })) {
+		ours, others = w.sortProbes(vault)
 	}
 	if len(ours) == 0 {
 		return others
@@ -178,19 +178,19 @@ func (a *Agent) probesOf(ctx context.Context, vault string) []custody.Probe {
 
 // sortProbes returns the last answers of the keys that a vault hangs on, and those of
 // its other keys.
-func (a *Agent) sortProbes(vault string) (ours, others []custody.Probe) {
-	u, hangs := a.vaults.Uses(vault), a.hangsOn(vault)
+func (w *Watch) sortProbes(vault string) (ours, others []custody.Probe) {
+	u, hangs := w.cfg.Vaults.Uses(vault), w.hangsOn(vault)
 	for _, name := range slices.Concat(u.Keys, u.Open) {
-		p := a.watch.probe(name)
-		if a.settings().Keys[name].Public != "" || p.asked.IsZero() {
+		p := w.probe(name)
+		if w.cfg.Settings().Keys[name].Public != "" || p.asked.IsZero() {
 			continue
 		}
-		as := func(w answer) custody.Probe {
-			return custody.Probe{Key: name, Ref: w.ref, Err: w.err, Asked: w.asked, Every: p.every()}
+		as := func(a answer) custody.Probe {
+			return custody.Probe{Key: name, Ref: a.ref, Err: a.err, Asked: a.asked, Every: p.every()}
 		}
 		own := hangs[p.ref.Fingerprint]
 		if p.ref == (kek.Ref{}) { // it was never open since the agent began
-			own = slices.ContainsFunc(a.state.Used(name), func(v keyring.Version) bool {
+			own = slices.ContainsFunc(w.cfg.State.Used(name), func(v keyring.Version) bool {
 				f, err := kek.ParseFingerprint(v.Fingerprint)
 				return err == nil && hangs[f]
 			})
@@ -212,15 +212,15 @@ func (a *Agent) sortProbes(vault string) (ours, others []custody.Probe) {
 // relearn reads a vault's own key record again, with keys that were not known to open
 // it: another host may have rotated it, or the configuration names other keys now. It
 // tells whether one of them does open it.
-func (a *Agent) relearn(ctx context.Context, name string, opening []custody.Probe) bool {
+func (w *Watch) relearn(ctx context.Context, name string, opening []custody.Probe) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
 	defer cancel()
-	if v := a.vaults.Opened(name); v != nil {
+	if v := w.cfg.Vaults.Opened(name); v != nil {
 		for _, err := range v.Catalog.KeyRecords(ctx) { // the vault's own is the first
 			return err == nil
 		}
 	}
-	id, err := a.vaults.Pinned(name)
+	id, err := w.cfg.Vaults.Pinned(name)
 	if err != nil {
 		return false
 	}
@@ -228,21 +228,21 @@ func (a *Agent) relearn(ctx context.Context, name string, opening []custody.Prob
 	for _, p := range opening {
 		names = append(names, p.Key)
 	}
-	st, err := a.Parts.Store(ctx, a.settings().Vaults[name])
+	st, err := w.cfg.Store(ctx, w.cfg.Settings().Vaults[name])
 	if err != nil {
 		return false
 	}
-	defer vault.CloseStore(st, name, a.Log)
-	floors, err := a.state.Floors(id, a.Log)
+	defer vault.CloseStore(st, name, w.cfg.Log)
+	floors, err := w.cfg.State.Floors(id, w.cfg.Log)
 	if err != nil {
 		return false
 	}
-	ring, _ := a.keys.Ring(ctx, keyring.Use{Open: names})
+	ring, _ := w.cfg.Keys.Ring(ctx, keyring.Use{Open: names})
 	v, err := catalog.Open(keyring.WithPurpose(ctx, keyring.Purpose{Vault: name, By: audit.ByAgent}), st, catalog.OpenOptions{ID: id, Ring: ring, Floors: floors})
 	if err != nil {
 		return false
 	}
 	defer v.Close()
-	a.learn(name, v)
+	w.learn(name, v)
 	return true
 }
