@@ -37,6 +37,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/ruling"
 	"github.com/cofferbackup/coffer/agent/state"
+	"github.com/cofferbackup/coffer/agent/tell"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/agent/watch"
 	"github.com/cofferbackup/coffer/backup/source"
@@ -117,7 +118,7 @@ type Agent struct {
 	plan    *plan
 	process string // tells what this process left behind from what others did
 	pulse   pulse
-	tell    *teller
+	tell    *tell.Teller
 
 	current  atomic.Pointer[config.Config]
 	reloads  sync.Mutex                      // held while the configuration is changed
@@ -139,8 +140,8 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
 	tasks.Go(func() error { a.watch.Run(tctx); return nil })
 	tasks.Go(func() error { a.plan.Run(tctx); return nil })
-	tasks.Go(func() error { a.telling(tctx); return nil })
-	tasks.Go(func() error { a.serveMetrics(tctx); return nil })
+	tasks.Go(func() error { a.tell.Run(tctx); return nil })
+	tasks.Go(func() error { a.tell.ServeMetrics(tctx); return nil })
 	tasks.Go(func() error { a.cleanScratch(tctx); return nil })
 	if cfg.Supervisor != nil {
 		tasks.Go(func() error { a.supervised(tctx); return nil })
@@ -174,7 +175,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a := new(Agent)
 	jobs, err := queue.Open(ctx, queue.Config{Dir: st.Path("jobs"), Clock: cfg.Clock, Log: cfg.Log, Slots: cfg.Settings.Agent.Jobs,
-		Ended: func(j control.Job) { a.jobEnded(j) }})
+		Ended: func(j control.Job) { a.tell.JobEnded(j) }})
 	if err != nil {
 		st.Close()
 		return nil, fmt.Errorf("open state folder: %w", err)
@@ -189,7 +190,6 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 		host = "unknown"
 	}
 	*a = Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: jobs, state: st, audit: log}
-	a.Parts.Store, a.Parts.MakeStore = a.observed(cfg.Parts.Store), a.observed(cfg.Parts.MakeStore)
 	if a.Supervisor == nil {
 		a.Supervisor = nobody{}
 	}
@@ -198,17 +198,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a.process = strings.ToLower(rand.Text()[:10])
 	a.current.Store(cfg.Settings)
-	a.plan, a.tell = a.openPlan(), a.newTeller()
-	a.keys = keyring.New(keyring.Config{Keys: cfg.Settings.Keys, Open: cfg.Parts.Key, Escrow: cfg.Parts.Escrow,
-		Memory: st, Record: log.Record, Clock: cfg.Clock, Log: cfg.Log})
-	a.vaults = vault.New(vault.Config{Settings: a.settings, State: st, Keys: a.keys, Store: a.Parts.Store, Index: cfg.Parts.Index,
-		Refused: func(vault string) error { return a.watch.Refused(vault) }, Record: a.record, Clock: cfg.Clock, Log: cfg.Log})
-	a.rules = ruling.New(ruling.Config{Settings: a.settings, Keys: a.keys, Record: a.record, Clock: cfg.Clock})
-	f := follower{found: make(map[string]time.Time), tries: make(map[string]attempt)}
-	a.watch = watch.New(watch.Config{Settings: a.settings, State: st, Keys: a.keys, Vaults: a.vaults, Store: a.Parts.Store, Jobs: jobs,
-		Follow: func(ctx context.Context) { a.follow(ctx, &f) },
-		Round:  func(sleep time.Duration) { a.pulse.beat("keys", cfg.Clock(), sleep) },
-		Tell:   a.tellKeys, Record: a.record, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log})
+	a.assemble()
 	return a, nil
 }
 

@@ -38,7 +38,7 @@ func (a *Agent) ReloadConfig(ctx context.Context) (control.ConfigReport, error) 
 	if fault := a.reloadFault(); fault != nil {
 		a.Log.Error("configuration refused, the one before stays", "says", fault.Message, "next", fault.Next)
 	}
-	a.tellReload()
+	a.tell.Reloaded()
 	a.Supervisor.Ready(a.headline())
 	return report, err
 }

@@ -44,7 +44,7 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 			s.Problems = append(s.Problems, control.Problem{Subject: "state folder", Message: a.state.Dir() + ": " + c.Says, Next: c.Next})
 		}
 	}
-	s.Problems = append(s.Problems, a.tellingProblems()...)
+	s.Problems = append(s.Problems, a.tell.Problems()...)
 	asked := make(map[string]alarm.Asked)
 	for name, v := range a.settings().Vaults {
 		if v.Verify.Data != "" {

@@ -29,7 +29,7 @@ func rules() archtest.Rules {
 			{"agent/proof", "agent/prune", "agent/repair"},
 			{"agent/fault", "agent/state"},
 			{"agent/vault", "agent/point"},
-			{"agent/ruling", "agent/watch"},
+			{"agent/ruling", "agent/watch", "agent/tell"},
 			{"agent"},
 			{"cmd/coffer", "cmd/cofferd"},
 		},

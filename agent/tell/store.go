@@ -1,4 +1,4 @@
-package agent
+package tell
 
 import (
 	"context"
@@ -6,78 +6,17 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/config"
-	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/metrics"
-	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/store"
 )
 
-// serveMetrics serves metrics where the configuration says, if it does, until ctx ends.
-// That they cannot be served is told, and ends nothing.
-func (a *Agent) serveMetrics(ctx context.Context) {
-	address := a.settings().Agent.Metrics
-	if address == "" {
-		return
-	}
-	l, err := metrics.Listen(ctx, address)
-	if err == nil {
-		err = a.tell.counts.Serve(ctx, l, a.Log)
-	}
-	if err != nil {
-		a.Log.Error("metrics are not served", "err", err)
-	}
-}
-
-// view is the agent as metrics show it. It asks nobody, and waits for nothing.
-func (a *Agent) view() metrics.View {
-	t := a.tell
-	t.mu.Lock()
-	v := metrics.View{Status: t.status, Looked: t.looked, Gone: maps.Clone(t.gone), Reload: t.reloaded}
-	broken := t.broken != ""
-	t.mu.Unlock()
-	v.Status.Version, v.Status.Started = a.Program, a.started
-	v.Audit = metrics.Outcome{Good: !broken && a.audit.Fault() == nil}
-	for _, j := range a.jobs.List(control.JobFilter{Limit: queue.Remembered}) {
-		if !j.State.Ended() {
-			v.Jobs = append(v.Jobs, j)
-		}
-	}
-	for _, c := range t.Channels() {
-		v.Channels = append(v.Channels, metrics.Channel{Name: c.Name, Sent: c.Sent, Failures: c.Failures, Failing: !c.Failing.IsZero()})
-	}
-	v.Status.Vaults = slices.Clone(v.Status.Vaults)
-	v.Retries = make(map[string]int64)
-	cfg := a.settings()
-	for i := range v.Status.Vaults {
-		vault := &v.Status.Vaults[i]
-		vault.State = a.stateNow(*vault)
-		vault.Checked = a.watch.Last(cfg.Vaults[vault.Name].Keys)
-		if a.Parts.Retries != nil {
-			v.Retries[vault.Name] = a.Parts.Retries(cfg.Vaults[vault.Name])
-		}
-	}
-	return v
-}
-
-// stateNow is the state of a vault's keys, which may have changed since it was looked at.
-func (a *Agent) stateNow(seen control.Vault) control.KeyState {
-	switch now := control.KeyState(a.watch.Health(seen.Name).State()); {
-	case seen.State == control.StateAbsent, now == control.StateUnknown:
-	case seen.Error == nil, now == control.StateInaccessible, now == control.StateRevalidation:
-		return now
-	}
-	return seen.State
-}
-
-// observed has the faults of the stores that open opens counted.
-func (a *Agent) observed(open func(context.Context, config.Vault) (store.Store, error)) func(context.Context, config.Vault) (store.Store, error) {
+// Observed has the faults of the stores that open opens counted.
+func (t *Teller) Observed(open func(context.Context, config.Vault) (store.Store, error)) func(context.Context, config.Vault) (store.Store, error) {
 	return func(ctx context.Context, vault config.Vault) (store.Store, error) {
-		o := observedStore{count: func(err error) { a.countFault(vault.Store, err) }}
+		o := observedStore{count: func(err error) { t.countFault(vault.Store, err) }}
 		st, err := open(ctx, vault)
 		if err != nil {
 			return nil, o.see(err)
@@ -88,7 +27,7 @@ func (a *Agent) observed(open func(context.Context, config.Vault) (store.Store, 
 }
 
 // countFault counts that an operation of a store failed for good.
-func (a *Agent) countFault(url string, err error) {
+func (t *Teller) countFault(url string, err error) {
 	how := metrics.OtherFault
 	for _, f := range []struct {
 		is  error
@@ -101,9 +40,9 @@ func (a *Agent) countFault(url string, err error) {
 			break
 		}
 	}
-	for name, v := range a.settings().Vaults {
+	for name, v := range t.cfg.Settings().Vaults {
 		if v.Store == url {
-			a.tell.counts.StoreFailed(name, how)
+			t.counts.StoreFailed(name, how)
 		}
 	}
 }

@@ -1,0 +1,55 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/ruling"
+	"github.com/cofferbackup/coffer/agent/tell"
+	"github.com/cofferbackup/coffer/agent/vault"
+	"github.com/cofferbackup/coffer/agent/watch"
+)
+
+// assemble makes the parts of the agent. They know each other by what is given to them
+// here; nothing of it is called before all are there.
+func (a *Agent) assemble() {
+	cfg := a.Config
+	a.plan = a.openPlan()
+	a.tell = tell.New(tell.Config{
+		Settings: a.settings, State: a.state, Secret: cfg.Parts.Secret, Audit: a.audit, Jobs: a.jobs,
+		Status: a.Status, Lost: a.lost, Refused: a.reloadFault, Retried: a.retried, Retries: cfg.Parts.Retries,
+		Health:  func(vault string) custody.Health { return a.watch.Health(vault) },
+		Asked:   func(keys []string) time.Time { return a.watch.Last(keys) },
+		Round:   func(sleep time.Duration) { a.pulse.beat("telling", cfg.Clock(), sleep) },
+		Program: cfg.Program, Host: a.host, Started: a.started, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
+	})
+	a.Parts.Store, a.Parts.MakeStore = a.tell.Observed(cfg.Parts.Store), a.tell.Observed(cfg.Parts.MakeStore)
+	a.keys = keyring.New(keyring.Config{
+		Keys: cfg.Settings.Keys, Open: cfg.Parts.Key, Escrow: cfg.Parts.Escrow,
+		Memory: a.state, Record: a.audit.Record, Clock: cfg.Clock, Log: cfg.Log,
+	})
+	a.vaults = vault.New(vault.Config{
+		Settings: a.settings, State: a.state, Keys: a.keys, Store: a.Parts.Store, Index: cfg.Parts.Index,
+		Refused: func(vault string) error { return a.watch.Refused(vault) },
+		Record:  a.record, Clock: cfg.Clock, Log: cfg.Log,
+	})
+	a.rules = ruling.New(ruling.Config{Settings: a.settings, Keys: a.keys, Record: a.record, Clock: cfg.Clock})
+	f := follower{found: make(map[string]time.Time), tries: make(map[string]attempt)}
+	a.watch = watch.New(watch.Config{
+		Settings: a.settings, State: a.state, Keys: a.keys, Vaults: a.vaults, Store: a.Parts.Store, Jobs: a.jobs,
+		Follow: func(ctx context.Context) { a.follow(ctx, &f) },
+		Round:  func(sleep time.Duration) { a.pulse.beat("keys", cfg.Clock(), sleep) },
+		Tell:   a.tell.Keys, Record: a.record, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
+	})
+}
+
+// lost returns how many points of an item are gone that no prune removed.
+func (a *Agent) lost(vault, item string) int {
+	v := a.vaults.Opened(vault)
+	if v == nil {
+		return 0
+	}
+	return v.Lost(item)
+}
