@@ -35,6 +35,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/rekey"
 	"github.com/cofferbackup/coffer/agent/ruling"
 	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/agent/tell"
@@ -105,6 +106,7 @@ type Stream = io.Reader
 // Agent is a running service. It implements control.Backend.
 type Agent struct {
 	Config
+	*rekey.Keeper
 	host    string
 	started time.Time
 	jobs    *queue.Queue

@@ -4,12 +4,15 @@ import (
 	"context"
 	"time"
 
+	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/rekey"
 	"github.com/cofferbackup/coffer/agent/ruling"
 	"github.com/cofferbackup/coffer/agent/tell"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/agent/watch"
+	"github.com/cofferbackup/coffer/kek"
 )
 
 // assemble makes the parts of the agent. They know each other by what is given to them
@@ -36,13 +39,31 @@ func (a *Agent) assemble() {
 		Record:  a.record, Clock: cfg.Clock, Log: cfg.Log,
 	})
 	a.rules = ruling.New(ruling.Config{Settings: a.settings, Keys: a.keys, Record: a.record, Clock: cfg.Clock})
-	f := follower{found: make(map[string]time.Time), tries: make(map[string]attempt)}
 	a.watch = watch.New(watch.Config{
 		Settings: a.settings, State: a.state, Keys: a.keys, Vaults: a.vaults, Store: a.Parts.Store, Jobs: a.jobs,
-		Follow: func(ctx context.Context) { a.follow(ctx, &f) },
+		Follow: a.follow(),
 		Round:  func(sleep time.Duration) { a.pulse.beat("keys", cfg.Clock(), sleep) },
 		Tell:   a.tell.Keys, Record: a.record, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
 	})
+	a.Keeper = rekey.New(rekey.Config{
+		Settings: a.settings, State: a.state, Keys: a.keys, Vaults: a.vaults, Watch: a.watch, Rules: a.rules, Jobs: a.jobs, Start: a.start,
+		MakeVersion: func(ctx context.Context, name string, key config.Key) (kek.Ref, error) {
+			return cfg.Parts.MakeKey(ctx, name, key, MakeKeyOptions{})
+		},
+		Backup: a.tryBackup, ReadBack: a.readBack, Record: a.record, Clock: cfg.Clock, Log: cfg.Log,
+	})
+}
+
+// follow returns what is done beside each round of the watch over the keys.
+func (a *Agent) follow() func(ctx context.Context) {
+	warm := false
+	return func(ctx context.Context) {
+		if !warm {
+			warm = true
+			a.warm(ctx)
+		}
+		a.Keeper.Follow(ctx)
+	}
 }
 
 // lost returns how many points of an item are gone that no prune removed.

@@ -12,7 +12,6 @@ import (
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
-	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/kek"
 )
 
@@ -228,11 +227,6 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 		a.vaults.Rering(ctx, v)
 	}
 	return nil
-}
-
-// purpose notes in ctx what a request asks keys for.
-func purpose(ctx context.Context, vault string) context.Context {
-	return keyring.WithPurpose(ctx, keyring.Purpose{Vault: vault, By: control.PeerFrom(ctx).String()})
 }
 
 // Revalidate implements control.Custody.

@@ -1,4 +1,4 @@
-package agent
+package rekey
 
 import (
 	"cmp"
@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
@@ -18,118 +17,16 @@ import (
 	"github.com/cofferbackup/coffer/kek"
 )
 
-// secrets are the current key records of a vault.
-func secrets(ctx context.Context, v *vault.Vault) ([]catalog.KeyRecord, error) {
-	var out []catalog.KeyRecord
-	for r, err := range v.Catalog.KeyRecords(ctx) {
-		if err != nil {
-			return nil, fault.Of(fmt.Errorf("vault %s: %w", v.Name, err))
-		}
-		if !r.Erased {
-			out = append(out, r)
-		}
-	}
-	return out, nil
-}
-
-// opensWith tells whether a record has a wrapping of a key version.
-func opensWith(r catalog.KeyRecord, f kek.Fingerprint) bool {
-	return slices.ContainsFunc(r.Wrappings, func(w kek.Wrapped) bool { return w.Fingerprint == f })
-}
-
-// look looks at every key record of a vault, and what the rules say of it, for all to
-// see. It tells whether a secret lacks a wrapping that it should have, or a key has a
-// newer version than the one in use.
-func (a *Agent) look(ctx context.Context, v *vault.Vault) (due bool, err error) {
-	coverage, err := a.coverage(ctx, v)
-	if err != nil {
-		return false, err
-	}
-	findings := a.rules.Of(ctx, v)
-	before := v.SetView(vault.View{Coverage: coverage, Findings: findings}).Findings
-	for _, f := range findings {
-		if !slices.Contains(before, f) {
-			e := audit.Event{Kind: audit.RuleAudited, Vault: v.Name, By: audit.ByAgent, Says: f.Says, Fields: map[string]string{"rule": f.Rule, "subject": f.Subject, "effect": string(f.Effect)}}
-			if err := a.record(ctx, e); err != nil {
-				return false, err
-			}
-		}
-	}
-	for _, name := range a.settings().Vaults[v.Name].Keys {
-		if e, err := a.keys.Entry(ctx, name); err == nil && e.Next != nil {
-			return true, nil
-		}
-	}
-	return slices.ContainsFunc(coverage, func(c control.Coverage) bool { return c.Owed > 0 }), nil
-}
-
-// coverage says how many secrets of a vault each key version opens: those in use, in
-// the order of the configuration, then all others that some record names.
-func (a *Agent) coverage(ctx context.Context, v *vault.Vault) ([]control.Coverage, error) {
-	records, err := secrets(ctx, v)
-	if err != nil {
-		return nil, err
-	}
-	var out []control.Coverage
-	seen := make(map[kek.Fingerprint]bool)
-	add := func(key, version string, f kek.Fingerprint, inUse bool) {
-		if seen[f] {
-			return
-		}
-		seen[f] = true
-		c := control.Coverage{Key: key, Version: version, Fingerprint: f.String(), InUse: inUse}
-		n := 0
-		for _, r := range records {
-			if opensWith(r, f) {
-				n++
-			}
-		}
-		c.Percent = 100 * float64(n) / float64(max(1, len(records)))
-		if inUse {
-			c.Owed = len(records) - n
-		}
-		out = append(out, c)
-	}
-	for _, name := range a.settings().Vaults[v.Name].Keys {
-		if e, err := a.keys.Entry(ctx, name); err == nil && e.InUse != nil {
-			ref := e.InUse.Ref()
-			add(name, ref.Version, ref.Fingerprint, true)
-		}
-	}
-	names := a.names(ctx)
-	for _, r := range records {
-		for _, w := range r.Wrappings {
-			add(cmp.Or(names[w.Fingerprint], w.URI), w.Version, w.Fingerprint, false)
-		}
-	}
-	return out, nil
-}
-
-// names returns the names of the key versions that the agent has open.
-func (a *Agent) names(ctx context.Context) map[kek.Fingerprint]string {
-	out := make(map[kek.Fingerprint]string)
-	for _, name := range slices.Sorted(maps.Keys(a.settings().Keys)) {
-		if e, err := a.keys.Entry(ctx, name); err == nil {
-			for _, ref := range e.Refs() {
-				if out[ref.Fingerprint] == "" {
-					out[ref.Fingerprint] = name
-				}
-			}
-		}
-	}
-	return out
-}
-
 // KeyUsage implements control.Keys. Lost is what no other key of the
 // configuration opens: linked and restore-only keys count, other versions of the
 // same key only if one version was asked about.
-func (a *Agent) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (control.KeyUsage, error) {
-	cfg, ok := a.settings().Keys[req.Key]
+func (k *Keeper) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (control.KeyUsage, error) {
+	cfg, ok := k.cfg.Settings().Keys[req.Key]
 	if !ok {
 		return control.KeyUsage{}, fault.NotFound("key", req.Key, "coffer key list")
 	}
 	out := control.KeyUsage{Key: req.Key, URI: cmp.Or(cfg.URI, cfg.Public)}
-	versions := a.versions(ctx, req)
+	versions := k.versions(ctx, req)
 	if len(versions) == 0 {
 		return out, &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("key %s has no version %q that is known here", req.Key, req.Version), Next: "see its versions: coffer key show " + req.Key}
 	}
@@ -137,7 +34,7 @@ func (a *Agent) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (cont
 	for _, f := range versions {
 		gone[f.print] = true
 	}
-	ctx = purpose(ctx, "")
+	ctx = keyring.WithPurpose(ctx, keyring.Purpose{By: control.PeerFrom(ctx).String()})
 	for _, f := range versions {
 		u := control.VersionUsage{Version: f.version, Fingerprint: f.print.String(), InUse: f.inUse, Since: f.since, Retirable: !f.inUse, Lost: []control.LostItem{}}
 		if f.inUse {
@@ -145,11 +42,11 @@ func (a *Agent) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (cont
 		}
 		out.Versions = append(out.Versions, u)
 	}
-	for _, vault := range slices.Sorted(maps.Keys(a.settings().Vaults)) {
-		if _, err := a.vaults.Pinned(vault); err != nil {
+	for _, vault := range slices.Sorted(maps.Keys(k.cfg.Settings().Vaults)) {
+		if _, err := k.cfg.Vaults.Pinned(vault); err != nil {
 			continue // nothing hangs on a key there
 		}
-		v, err := a.vaults.Open(ctx, vault)
+		v, err := k.cfg.Vaults.Open(ctx, vault)
 		if err != nil {
 			return out, err
 		}
@@ -158,7 +55,7 @@ func (a *Agent) KeyUsage(ctx context.Context, req control.KeyUsageRequest) (cont
 			return out, err
 		}
 		for i, f := range versions {
-			if err := a.usageIn(ctx, v, records, req.Key, f, gone, &out.Versions[i]); err != nil {
+			if err := k.usageIn(ctx, v, records, req.Key, f, gone, &out.Versions[i]); err != nil {
 				return out, err
 			}
 		}
@@ -176,9 +73,9 @@ type keyVersion struct {
 }
 
 // versions returns the versions of a key that a request means, the one in use first.
-func (a *Agent) versions(ctx context.Context, req control.KeyUsageRequest) []keyVersion {
+func (k *Keeper) versions(ctx context.Context, req control.KeyUsageRequest) []keyVersion {
 	var out []keyVersion
-	used := a.state.Used(req.Key)
+	used := k.cfg.State.Used(req.Key)
 	add := func(print, version string, inUse bool) {
 		f, err := kek.ParseFingerprint(print)
 		if err != nil || slices.ContainsFunc(out, func(v keyVersion) bool { return v.print == f }) {
@@ -196,10 +93,10 @@ func (a *Agent) versions(ctx context.Context, req control.KeyUsageRequest) []key
 		}
 		out = append(out, v)
 	}
-	if e, err := a.keys.Entry(ctx, req.Key); err == nil {
+	if e, err := k.cfg.Keys.Entry(ctx, req.Key); err == nil {
 		if e.InUse != nil {
 			ref := e.InUse.Ref()
-			add(ref.Fingerprint.String(), ref.Version, a.wraps(req.Key))
+			add(ref.Fingerprint.String(), ref.Version, k.wraps(req.Key))
 		}
 		for _, ref := range e.Refs() {
 			add(ref.Fingerprint.String(), ref.Version, false)
@@ -212,8 +109,8 @@ func (a *Agent) versions(ctx context.Context, req control.KeyUsageRequest) []key
 }
 
 // wraps tells whether some vault wraps what is new with a key.
-func (a *Agent) wraps(key string) bool {
-	for _, cfg := range a.settings().Vaults {
+func (k *Keeper) wraps(key string) bool {
+	for _, cfg := range k.cfg.Settings().Vaults {
 		if slices.Contains(cfg.Keys, key) {
 			return true
 		}
@@ -223,12 +120,12 @@ func (a *Agent) wraps(key string) bool {
 
 // usageIn adds to u what hangs on a key version in one vault, whose key records these
 // are, if all in gone are gone.
-func (a *Agent) usageIn(ctx context.Context, v *vault.Vault, records []catalog.KeyRecord, key string, k keyVersion, gone map[kek.Fingerprint]bool, u *control.VersionUsage) error {
+func (k *Keeper) usageIn(ctx context.Context, v *vault.Vault, records []catalog.KeyRecord, key string, version keyVersion, gone map[kek.Fingerprint]bool, u *control.VersionUsage) error {
 	name := v.Name
-	ours := a.openers(ctx, name)
+	ours := k.openers(ctx, name)
 	refers := 0
 	for _, r := range records {
-		if !opensWith(r, k.print) {
+		if !opensWith(r, version.print) {
 			continue
 		}
 		refers++
@@ -236,7 +133,7 @@ func (a *Agent) usageIn(ctx context.Context, v *vault.Vault, records []catalog.K
 		if !other {
 			lost := control.LostItem{Vault: name, Item: r.Item}
 			if r.Item != "" {
-				if err := a.countPoints(ctx, v, &lost); err != nil {
+				if err := k.countPoints(ctx, v, &lost); err != nil {
 					return err
 				}
 			}
@@ -245,7 +142,7 @@ func (a *Agent) usageIn(ctx context.Context, v *vault.Vault, records []catalog.K
 			}
 		}
 	}
-	if refers > 0 || slices.Contains(a.settings().Vaults[name].Keys, key) {
+	if refers > 0 || slices.Contains(k.cfg.Settings().Vaults[name].Keys, key) {
 		u.Total += len(records)
 	}
 	u.Secrets += refers
@@ -253,8 +150,8 @@ func (a *Agent) usageIn(ctx context.Context, v *vault.Vault, records []catalog.K
 	case !u.Retirable:
 	case refers > 0:
 		u.Retirable, u.Because = false, fmt.Sprintf("%d secrets of vault %s are wrapped with it: coffer key rotate %s", refers, name, name)
-	case !k.until.IsZero():
-		if done, err := a.backedUpSince(ctx, v, k.until); err != nil {
+	case !version.until.IsZero():
+		if done, err := k.backedUpSince(ctx, v, version.until); err != nil {
 			return err
 		} else if !done {
 			u.Retirable, u.Because = false, fmt.Sprintf("no backup into vault %s has ended since another version took its place", name)
@@ -266,13 +163,13 @@ func (a *Agent) usageIn(ctx context.Context, v *vault.Vault, records []catalog.K
 // openers are the key versions that a vault can be opened with, escrow included. One
 // that did not open its canary the last time is none: nobody shall take a key away
 // because of another that is gone.
-func (a *Agent) openers(ctx context.Context, vault string) map[kek.Fingerprint]bool {
+func (k *Keeper) openers(ctx context.Context, vault string) map[kek.Fingerprint]bool {
 	out := make(map[kek.Fingerprint]bool)
-	u := a.vaults.Uses(vault)
+	u := k.cfg.Vaults.Uses(vault)
 	for _, name := range slices.Concat(u.Keys, u.Open) {
-		if e, err := a.keys.Entry(ctx, name); err == nil {
+		if e, err := k.cfg.Keys.Entry(ctx, name); err == nil {
 			for _, ref := range e.Refs() {
-				if a.watch.Failed(name, ref.Fingerprint) == nil {
+				if k.cfg.Watch.Failed(name, ref.Fingerprint) == nil {
 					out[ref.Fingerprint] = true
 				}
 			}
@@ -282,7 +179,7 @@ func (a *Agent) openers(ctx context.Context, vault string) map[kek.Fingerprint]b
 }
 
 // countPoints fills in the points of an item.
-func (a *Agent) countPoints(ctx context.Context, v *vault.Vault, lost *control.LostItem) error {
+func (k *Keeper) countPoints(ctx context.Context, v *vault.Vault, lost *control.LostItem) error {
 	it, err := v.Catalog.Item(ctx, lost.Item)
 	if err != nil {
 		return fault.Of(err)
@@ -301,7 +198,7 @@ func (a *Agent) countPoints(ctx context.Context, v *vault.Vault, lost *control.L
 
 // backedUpSince tells whether a backup into the vault began, and ended, after t: only
 // then is it sure that no job still works with what was before.
-func (a *Agent) backedUpSince(ctx context.Context, v *vault.Vault, t time.Time) (bool, error) {
+func (k *Keeper) backedUpSince(ctx context.Context, v *vault.Vault, t time.Time) (bool, error) {
 	items, damaged := v.Catalog.Items(ctx)
 	for _, it := range items {
 		names, err := it.Points(ctx)

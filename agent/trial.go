@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/cofferbackup/coffer/backup"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/restore"
+)
+
+// tryBackup backs an item up for a drill.
+func (a *Agent) tryBackup(ctx context.Context, name string) (*catalog.Point, error) {
+	it, err := a.vaults.Protected(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	level, err := chunk.ParseLevel(a.settings().Vaults[it.Vault.Name].Compression)
+	if err != nil {
+		return nil, err
+	}
+	src, err := a.Parts.Source(a.settings().Items[name], "", nil)
+	if err != nil {
+		return nil, err
+	}
+	done, err := it.BeginWriting(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return backup.Run(ctx, backup.Config{
+		Item: it.Item, Packs: it.Vault.Store, Index: it.Index, Source: src, Level: level, Tags: []string{"drill"},
+		BringUp:   func(ctx context.Context) (catalog.Synced, error) { return it.BringUpWriting(ctx, func(int) {}) },
+		Retention: a.retention(it.Vault.Name), Retain: a.retain(it), Host: a.host, Agent: a.Program.Version, Progress: new(backup.Progress), Clock: a.Clock, Log: a.Log,
+	})
+}
+
+// readBack reads all of a point and keeps nothing.
+func (a *Agent) readBack(ctx context.Context, name string, p *catalog.Point) (int64, error) {
+	it, err := a.vaults.Existing(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	done := new(restore.VerifyProgress)
+	report, err := restore.Verify(ctx, restore.VerifyConfig{Item: it.Item, Objects: it.Vault.Store, Reader: it.Reader, Points: []catalog.PointName{p.Name}, Progress: done})
+	if err == nil && len(report.Findings) > 0 {
+		err = fmt.Errorf("%d faults, the first in %s: %w", len(report.Findings), report.Findings[0].Object, report.Findings[0].Err)
+	}
+	return int64(done.Bytes.Load()), err
+}
