@@ -33,6 +33,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/rekey"
@@ -114,6 +115,7 @@ type Agent struct {
 	audit   *audit.Log
 	keys    *keyring.Keyring
 	vaults  *vault.Set
+	points  *point.Book
 	rules   *ruling.Judge
 	watch   *watch.Watch
 	proofs  *proof.Book

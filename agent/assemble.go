@@ -7,6 +7,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/rekey"
 	"github.com/cofferbackup/coffer/agent/ruling"
 	"github.com/cofferbackup/coffer/agent/tell"
@@ -38,6 +39,7 @@ func (a *Agent) assemble() {
 		Refused: func(vault string) error { return a.watch.Refused(vault) },
 		Record:  a.record, Clock: cfg.Clock, Log: cfg.Log,
 	})
+	a.points = point.New(point.Config{Settings: a.settings, Vaults: a.vaults, Keys: a.keys, Clock: cfg.Clock, Log: cfg.Log})
 	a.rules = ruling.New(ruling.Config{Settings: a.settings, Keys: a.keys, Record: a.record, Clock: cfg.Clock})
 	a.watch = watch.New(watch.Config{
 		Settings: a.settings, State: a.state, Keys: a.keys, Vaults: a.vaults, Store: a.Parts.Store, Jobs: a.jobs,

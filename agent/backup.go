@@ -8,6 +8,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/schedule"
 	"github.com/cofferbackup/coffer/agent/vault"
@@ -149,14 +150,14 @@ func (a *Agent) backup(ctx context.Context, j *queue.Job, it *vault.Item, req co
 				j.Note("info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", recovered))
 			})
 		},
-		Retention: a.retention(it.Vault.Name), Retain: a.retain(it), FullRead: req.FullRead, Tags: req.Tags, Host: a.host, Agent: a.Program.Version,
+		Retention: a.vaults.Retention(it.Vault.Name), Retain: it.Retain(), FullRead: req.FullRead, Tags: req.Tags, Host: a.host, Agent: a.Program.Version,
 		Progress: done, Clock: a.Clock, Log: a.Log,
 	})
 	if err != nil {
 		return nil, fault.Of(err)
 	}
 	j.Update(func(s *control.Job) { s.Point, s.Skips = p.Name.String(), skips(p.Skipped) })
-	out := a.wirePoint(it.Vault.Name, p)
+	out := point.Wire(it.Vault.Name, p)
 	return &control.JobResult{Point: &out}, nil
 }
 

@@ -249,7 +249,7 @@ func (a *Agent) checkPoints(ctx context.Context, name string) control.Check {
 	case shown.Points == 0:
 		return doctor.Warning(what, "make one: coffer backup "+name, "it has no point yet")
 	}
-	it, p, err := a.open(ctx, name, "", "")
+	it, p, err := a.points.Open(ctx, name, "", "")
 	if err != nil {
 		wire := control.AsError(fault.Of(err))
 		return doctor.Bad(what, wire.Next, "%s", wire.Message)

@@ -106,7 +106,7 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 			return control.Point{}, fault.Of(err)
 		}
 	}
-	out, err := a.described(ctx, it, []catalog.PointName{name})
+	out, err := a.points.Describe(ctx, it, []catalog.PointName{name})
 	if err != nil {
 		return control.Point{}, err
 	}
@@ -125,26 +125,6 @@ func (a *Agent) pickHeld(ctx context.Context, it *vault.Item, selector string, h
 		}
 	}
 	return "", err
-}
-
-// described returns points as callers see them. Of one that is not there, little is
-// known.
-func (a *Agent) described(ctx context.Context, it *vault.Item, names []catalog.PointName) ([]control.Point, error) {
-	fates, err := a.fates(ctx, it)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]control.Point, 0, len(names))
-	for _, name := range names {
-		p, err := it.Read(ctx, name)
-		if err != nil {
-			p = &catalog.Point{Name: name, Item: it.Name()}
-		}
-		w := a.wirePoint(it.Vault.Name, p)
-		fates.of(name, &w)
-		out = append(out, w)
-	}
-	return out, nil
 }
 
 // ForgetPoints implements control.Retention. Points that somebody deleted behind the
@@ -191,7 +171,7 @@ func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]co
 			return nil, err
 		}
 	}
-	return a.described(ctx, it, append(names, gone...))
+	return a.points.Describe(ctx, it, append(names, gone...))
 }
 
 // forget has the next prunes remove points. What was asked is in the audit log before

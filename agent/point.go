@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"io"
 	"iter"
@@ -14,57 +13,11 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/point"
-	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/restore"
 )
-
-// open opens an item and one of its points, after a look at whether all that the
-// point needs does open. to is where it would be restored to, "" if it is only read.
-// The caller closes the item.
-func (a *Agent) open(ctx context.Context, name, selector, to string) (*vault.Item, *catalog.Point, error) {
-	it, p, _, err := a.openNoting(ctx, name, selector, to)
-	return it, p, err
-}
-
-// openNoting is open for who has somebody to tell what PickReadable notes.
-func (a *Agent) openNoting(ctx context.Context, name, selector, to string) (*vault.Item, *catalog.Point, []string, error) {
-	it, err := a.vaults.Item(ctx, name)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	p, notes, err := a.pick(ctx, it, selector, to)
-	if err != nil {
-		it.Close()
-		return nil, nil, nil, err
-	}
-	return it, p, notes, nil
-}
-
-// pick reads the point that a selector means.
-func (a *Agent) pick(ctx context.Context, it *vault.Item, selector, to string) (p *catalog.Point, notes []string, err error) {
-	var other error
-	notes, err = point.PickReadable(ctx, it.Item, selector, a.Clock(), func(name catalog.PointName) error {
-		if other = a.preflight(ctx, it, name, to); other != nil {
-			return nil // with an older point it would be no better
-		}
-		other = it.WhenUp(ctx, func() error {
-			p, err = it.Read(ctx, name)
-			return nil
-		})
-		if other != nil {
-			return nil
-		}
-		return err
-	})
-	err = cmp.Or(other, err)
-	for _, n := range notes {
-		a.Log.Warn("latest point", "vault", it.Vault.Name, "item", it.Name(), "says", n)
-	}
-	return p, notes, err
-}
 
 func (a *Agent) itemNames(only string) []string {
 	if only != "" {
@@ -78,7 +31,7 @@ func (a *Agent) Points(ctx context.Context, item string) ([]control.Point, error
 	var out []control.Point
 	for _, name := range a.itemNames(item) {
 		before := len(out)
-		err := a.eachPoint(ctx, name, func(p control.Point) error {
+		err := a.points.Each(ctx, name, func(p control.Point) error {
 			out = append(out, p)
 			return nil
 		})
@@ -96,17 +49,17 @@ func (a *Agent) Points(ctx context.Context, item string) ([]control.Point, error
 
 // Point implements control.Points.
 func (a *Agent) Point(ctx context.Context, item, selector string) (control.Point, error) {
-	it, p, err := a.open(ctx, item, selector, "")
+	it, p, err := a.points.Open(ctx, item, selector, "")
 	if err != nil {
 		return control.Point{}, err
 	}
 	defer it.Close()
-	fates, err := a.fates(ctx, it)
+	fates, err := a.points.Fates(ctx, it)
 	if err != nil {
 		return control.Point{}, err
 	}
-	out := a.wirePoint(it.Vault.Name, p)
-	fates.of(p.Name, &out)
+	out := point.Wire(it.Vault.Name, p)
+	fates.Of(p.Name, &out)
 	for n, err := range it.Reader.Nodes(ctx, p.Root) {
 		if err != nil {
 			return control.Point{}, fault.Of(err)
@@ -122,7 +75,7 @@ const maxLevels = 1 << 30
 // Entries implements control.Points.
 func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Seq2[control.Entry, error] {
 	return func(yield func(control.Entry, error) bool) {
-		it, p, err := a.open(ctx, req.Item, req.Point, "")
+		it, p, err := a.points.Open(ctx, req.Item, req.Point, "")
 		if err != nil {
 			yield(control.Entry{}, err)
 			return
@@ -162,13 +115,13 @@ func entry(p *catalog.Point, path string, n *tree.Node) control.Entry {
 // Diff implements control.Points.
 func (a *Agent) Diff(ctx context.Context, req control.DiffRequest) iter.Seq2[control.DiffEntry, error] {
 	return func(yield func(control.DiffEntry, error) bool) {
-		it, from, err := a.open(ctx, req.Item, req.From, "")
+		it, from, err := a.points.Open(ctx, req.Item, req.From, "")
 		if err != nil {
 			yield(control.DiffEntry{}, err)
 			return
 		}
 		defer it.Close()
-		to, _, err := a.pick(ctx, it, req.To, "")
+		to, _, err := a.points.Pick(ctx, it, req.To, "")
 		if err != nil {
 			yield(control.DiffEntry{}, err)
 			return
@@ -226,7 +179,7 @@ func difference(c restore.Change) control.DiffEntry {
 
 // Content implements control.Points.
 func (a *Agent) Content(ctx context.Context, req control.ContentRequest, w io.Writer) error {
-	it, p, err := a.open(ctx, req.Item, req.Point, "")
+	it, p, err := a.points.Open(ctx, req.Item, req.Point, "")
 	if err != nil {
 		return err
 	}

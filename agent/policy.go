@@ -11,6 +11,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/agent/schedule"
@@ -100,10 +101,10 @@ func (a *Agent) explainItem(ctx context.Context, name string) ([]control.PointFa
 	for _, d := range decided {
 		point := catalog.PointName(d.Point.ID)
 		f := control.PointFate{Item: name, Point: point.String(), Time: d.Point.Time, Keep: d.Keep, Reasons: d.Reasons,
-			Expires: d.Expires, Pinned: d.Pinned, Goes: fates.goes[point]}
-		_, asked := fates.asked[point]
+			Expires: d.Expires, Pinned: d.Pinned, Goes: fates.Goes[point]}
+		_, asked := fates.Asked[point]
 		switch {
-		case len(fates.holds[point]) > 0 || d.Keep && !asked: // also if it is marked: a prune asks again
+		case len(fates.Holds[point]) > 0 || d.Keep && !asked: // also if it is marked: a prune asks again
 			f.Goes = time.Time{}
 		case d.Keep:
 			f.Keep, f.Reasons, f.Expires, f.Pinned = false, []string{"somebody asked for it to go"}, time.Time{}, false
@@ -115,10 +116,10 @@ func (a *Agent) explainItem(ctx context.Context, name string) ([]control.PointFa
 
 // decisions says of each point of an item whether its policy keeps it, oldest first. An
 // item without a retention keeps all.
-func (a *Agent) decisions(ctx context.Context, it *vault.Item, allow policy.Allow) ([]policy.Decision, fates, error) {
-	fates, err := a.fates(ctx, it)
+func (a *Agent) decisions(ctx context.Context, it *vault.Item, allow policy.Allow) ([]policy.Decision, point.Fates, error) {
+	fates, err := a.points.Fates(ctx, it)
 	if err == nil {
-		err = fault.Of(fates.fault)
+		err = fault.Of(fates.Fault)
 	}
 	if err != nil {
 		return nil, fates, err
@@ -132,7 +133,7 @@ func (a *Agent) decisions(ctx context.Context, it *vault.Item, allow policy.Allo
 			there = append(there, s)
 		}
 	}
-	points := prune.Points(there, fates.all)
+	points := prune.Points(there, fates.All)
 	_, p := a.settings().PolicyOf(it.Name())
 	keeps, ok := p.Keeps()
 	if ok {

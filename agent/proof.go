@@ -47,7 +47,7 @@ func (a *Agent) cleanScratch(ctx context.Context) {
 
 // prove restores a point of an item into the scratch folder and compares it.
 func (w *verifier) prove(ctx context.Context, name string) error {
-	it, p, err := w.open(ctx, name, w.ask.Point, "")
+	it, p, err := w.points.Open(ctx, name, w.ask.Point, "")
 	if err != nil {
 		return err
 	}

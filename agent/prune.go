@@ -204,7 +204,7 @@ func (a *Agent) pruneConfig(it *vault.Item) (prune.Config, error) {
 		Item: it.Item, Store: it.Vault.Store, Index: it.Shared(),
 		SyncPoints: it.LookAgain,
 		Grace:      time.Duration(vault.Grace), Abandon: time.Duration(vault.Abandon), RepackMost: int64(vault.RepackMost),
-		Lock: a.retention(it.Vault.Name), Host: a.host, Clock: a.Clock, Log: a.Log,
+		Lock: a.vaults.Retention(it.Vault.Name), Host: a.host, Clock: a.Clock, Log: a.Log,
 	}
 	if vault.RepackBelow != nil && configured.Lock == nil { // what is locked would be stored twice until its time comes
 		cfg.RepackBelow = *vault.RepackBelow

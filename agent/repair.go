@@ -22,7 +22,7 @@ func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
 	}
 	done, err := repair.Run(ctx, repair.Config{
 		Item: it.Item, Index: it.Index, Packs: it.Vault.Store, Level: level, Host: w.host, Clock: w.Clock,
-		Options: store.PutOptions{Retention: w.retention(it.Vault.Name)},
+		Options: store.PutOptions{Retention: w.vaults.Retention(it.Vault.Name)},
 		Verify: func(ctx context.Context, read func(pack.ID) bool) (restore.Report, error) {
 			w.job.Follow(w.progress)
 			return w.check(ctx, it, restore.VerifyConfig{Read: read})

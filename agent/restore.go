@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
@@ -36,7 +35,7 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: err.Error()}
 	}
 	by := control.PeerFrom(ctx).String()
-	it, p, notes, err := a.openNoting(keyring.WithPurpose(ctx, keyring.Purpose{Vault: a.settings().Items[req.Item].Vault, Item: req.Item, By: by}), req.Item, req.Point, req.Target)
+	it, p, notes, err := a.points.OpenNoting(keyring.WithPurpose(ctx, keyring.Purpose{Vault: a.settings().Items[req.Item].Vault, Item: req.Item, By: by}), req.Item, req.Point, req.Target)
 	if err != nil {
 		return control.Job{}, err
 	}
@@ -94,13 +93,4 @@ func skips(in []catalog.Skip) []control.Skip {
 		}
 	}
 	return out
-}
-
-// wirePoint is a point as callers see it.
-func (a *Agent) wirePoint(vault string, p *catalog.Point) control.Point {
-	s := p.Stats
-	return control.Point{ID: p.Name.String(), Item: p.Item, Vault: vault, Time: p.Name.Time(), Host: p.Host, Kind: p.Kind, Tags: p.Tags,
-		Stats: control.PointStats{Files: int64(s.Files + s.Others), Dirs: int64(s.Dirs), SourceBytes: int64(s.Bytes), ReadBytes: int64(s.Read),
-			NewBytes: int64(s.New), StoredBytes: int64(s.Stored), Changed: int64(s.Changed), Changing: int64(s.Unquiet),
-			Skipped: int64(s.Skipped), Seconds: time.Duration(p.Ended - p.Started).Seconds()}}
 }

@@ -33,7 +33,7 @@ func (a *Agent) tryBackup(ctx context.Context, name string) (*catalog.Point, err
 	return backup.Run(ctx, backup.Config{
 		Item: it.Item, Packs: it.Vault.Store, Index: it.Index, Source: src, Level: level, Tags: []string{"drill"},
 		BringUp:   func(ctx context.Context) (catalog.Synced, error) { return it.BringUpWriting(ctx, func(int) {}) },
-		Retention: a.retention(it.Vault.Name), Retain: a.retain(it), Host: a.host, Agent: a.Program.Version, Progress: new(backup.Progress), Clock: a.Clock, Log: a.Log,
+		Retention: a.vaults.Retention(it.Vault.Name), Retain: it.Retain(), Host: a.host, Agent: a.Program.Version, Progress: new(backup.Progress), Clock: a.Clock, Log: a.Log,
 	})
 }
 

@@ -214,7 +214,7 @@ func (w *verifier) item(ctx context.Context, name string) error {
 	}
 	cfg := restore.VerifyConfig{Structure: w.ask.Level == control.VerifyStructure}
 	if w.ask.Point != "" {
-		p, notes, err := w.pick(ctx, it, w.ask.Point, "")
+		p, notes, err := w.points.Pick(ctx, it, w.ask.Point, "")
 		if err != nil {
 			return err
 		}

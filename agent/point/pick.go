@@ -1,4 +1,3 @@
-// Package point finds the recovery point of an item that somebody means.
 package point
 
 import (

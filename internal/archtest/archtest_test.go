@@ -28,8 +28,8 @@ func rules() archtest.Rules {
 			{"backup", "restore", "agent/keyring", "agent/lock", "backup/source/limit"}, // never each other
 			{"agent/proof", "agent/prune", "agent/repair"},
 			{"agent/fault", "agent/state"},
-			{"agent/vault", "agent/point"},
-			{"agent/ruling", "agent/watch", "agent/tell"},
+			{"agent/vault"},
+			{"agent/ruling", "agent/watch", "agent/tell", "agent/point"},
 			{"agent/rekey"},
 			{"agent"},
 			{"cmd/coffer", "cmd/cofferd"},

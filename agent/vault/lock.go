@@ -1,11 +1,10 @@
-package agent
+package vault
 
 import (
 	"context"
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/lock"
-	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
 )
@@ -13,30 +12,30 @@ import (
 // term is how long the objects of a backup that begins now are kept in a vault. A lock
 // of so many days counts from each backup: whatever the new point needs is kept that
 // long, older packs too.
-func (a *Agent) term(vault string) (_ lock.Term, ok bool) {
-	cfg := a.settings().Vaults[vault].Lock
+func (s *Set) term(vault string) (_ lock.Term, ok bool) {
+	cfg := s.cfg.Settings().Vaults[vault].Lock
 	if cfg == nil {
 		return lock.Term{}, false
 	}
-	t := lock.For(a.Clock(), time.Duration(cfg.Days)*24*time.Hour)
+	t := lock.For(s.cfg.Clock(), time.Duration(cfg.Days)*24*time.Hour)
 	t.Asked.Compliance = cfg.Mode == "compliance"
 	return t, true
 }
 
-// retention is what the vault's store is asked for.
-func (a *Agent) retention(vault string) store.Retention {
-	t, _ := a.term(vault)
+// Retention is what a vault's store is asked for with what is put there now.
+func (s *Set) Retention(vault string) store.Retention {
+	t, _ := s.term(vault)
 	return t.Asked
 }
 
-// retain returns what has the store keep what a new point of the item leans on, for a
+// Retain returns what has the store keep what a new point of the item leans on, for a
 // backup; nil if nothing is to be kept.
-func (a *Agent) retain(it *vault.Item) func(ctx context.Context, packs []pack.ID, indexes []string) error {
-	if _, ok := a.term(it.Vault.Name); !ok {
+func (it *Item) Retain() func(ctx context.Context, packs []pack.ID, indexes []string) error {
+	if _, ok := it.Vault.set.term(it.Vault.Name); !ok {
 		return nil
 	}
 	return func(ctx context.Context, packs []pack.ID, indexes []string) error {
-		term, ok := a.term(it.Vault.Name)
+		term, ok := it.Vault.set.term(it.Vault.Name)
 		if !ok {
 			return nil // reloaded since
 		}

@@ -1,4 +1,4 @@
-package agent
+package point
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 // preflight opens every secret that a point needs, before anything else is done
 // with it. If some do not open, the error names each key version that would open
 // them, and the time of the points that hang on it.
-func (a *Agent) preflight(ctx context.Context, it *vault.Item, name catalog.PointName, to string) error {
+func (b *Book) preflight(ctx context.Context, it *vault.Item, name catalog.PointName, to string) error {
 	failed := make(map[uint32]error)
 	for _, r := range it.KeyRecords() {
 		if _, err := it.Secret(ctx, r.Generation); err != nil {
@@ -41,7 +41,7 @@ func (a *Agent) preflight(ctx context.Context, it *vault.Item, name catalog.Poin
 		return fault.Of(err)
 	}
 	if slices.ContainsFunc(needed, func(g uint32) bool { return failed[g] != nil }) {
-		needed = a.narrowed(ctx, it, name, needed)
+		needed = b.narrowed(ctx, it, name, needed)
 	}
 	var needs []string
 	var cause error
@@ -49,7 +49,7 @@ func (a *Agent) preflight(ctx context.Context, it *vault.Item, name catalog.Poin
 		if failed[g] == nil {
 			continue
 		}
-		lines, err := a.missingKeys(ctx, it, g, failed[g])
+		lines, err := b.missingKeys(ctx, it, g, failed[g])
 		needs = append(needs, lines...)
 		cause = errors.Join(cause, err)
 	}
@@ -70,7 +70,7 @@ func (a *Agent) preflight(ctx context.Context, it *vault.Item, name catalog.Poin
 // does need: it may name packs of older points that nothing in its own tree is in any
 // more. If that cannot be found out, because the tree itself does not open, all of
 // them count.
-func (a *Agent) narrowed(ctx context.Context, it *vault.Item, name catalog.PointName, needed []uint32) []uint32 {
+func (b *Book) narrowed(ctx context.Context, it *vault.Item, name catalog.PointName, needed []uint32) []uint32 {
 	exact := needed
 	if err := it.WhenUp(ctx, func() error {
 		p, err := it.Read(ctx, name)
@@ -91,7 +91,7 @@ func (a *Agent) narrowed(ctx context.Context, it *vault.Item, name catalog.Point
 
 // missingKeys says for one generation which keys would open it, why each does not,
 // and of what time the points are.
-func (a *Agent) missingKeys(ctx context.Context, it *vault.Item, generation uint32, err error) ([]string, error) {
+func (b *Book) missingKeys(ctx context.Context, it *vault.Item, generation uint32, err error) ([]string, error) {
 	records := it.KeyRecords()
 	i := slices.IndexFunc(records, func(r catalog.KeyRecord) bool { return r.Generation == generation })
 	if i < 0 {
@@ -113,19 +113,19 @@ func (a *Agent) missingKeys(ctx context.Context, it *vault.Item, generation uint
 		lines = append(lines, fmt.Sprintf("%s: %v", keyVersionLine(t.Ref.Name, t.Ref.URI, t.Ref.Version, t.Ref.Fingerprint, span), t.Err))
 	}
 	for _, w := range failed.Unknown {
-		lines = append(lines, fmt.Sprintf("%s: %s", keyVersionLine("", w.URI, w.Version, w.Fingerprint, span), a.whyNot(ctx, w)))
+		lines = append(lines, fmt.Sprintf("%s: %s", keyVersionLine("", w.URI, w.Version, w.Fingerprint, span), b.whyNot(ctx, w)))
 	}
 	return lines, err
 }
 
 // whyNot says why no open key has the version that made a wrapping.
-func (a *Agent) whyNot(ctx context.Context, w kek.Wrapped) string {
-	for _, name := range slices.Sorted(maps.Keys(a.settings().Keys)) {
-		uri, _, _ := strings.Cut(a.settings().Keys[name].URI, "?")
+func (b *Book) whyNot(ctx context.Context, w kek.Wrapped) string {
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.Settings().Keys)) {
+		uri, _, _ := strings.Cut(b.cfg.Settings().Keys[name].URI, "?")
 		if uri != w.URI && !strings.HasPrefix(uri, w.URI+"/") {
 			continue
 		}
-		if _, err := a.keys.Entry(ctx, name); err != nil {
+		if _, err := b.cfg.Keys.Entry(ctx, name); err != nil {
 			return err.Error()
 		}
 		return fmt.Sprintf("key %s has not this version now: it is disabled or gone, or the config names another", name)
