@@ -37,11 +37,13 @@ import (
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/rekey"
+	"github.com/cofferbackup/coffer/agent/retention"
 	"github.com/cofferbackup/coffer/agent/ruling"
 	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/agent/tell"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/agent/watch"
+	"github.com/cofferbackup/coffer/agent/work"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/internal/durable"
 	"github.com/cofferbackup/coffer/kek"
@@ -108,6 +110,8 @@ type Stream = io.Reader
 type Agent struct {
 	Config
 	*rekey.Keeper
+	*work.Desk
+	*retention.Warden
 	host    string
 	started time.Time
 	jobs    *queue.Queue
@@ -146,7 +150,7 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	tasks.Go(func() error { a.plan.Run(tctx); return nil })
 	tasks.Go(func() error { a.tell.Run(tctx); return nil })
 	tasks.Go(func() error { a.tell.ServeMetrics(tctx); return nil })
-	tasks.Go(func() error { a.cleanScratch(tctx); return nil })
+	tasks.Go(func() error { a.CleanScratch(tctx); return nil })
 	if cfg.Supervisor != nil {
 		tasks.Go(func() error { a.supervised(tctx); return nil })
 	}

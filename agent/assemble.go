@@ -9,10 +9,12 @@ import (
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/rekey"
+	"github.com/cofferbackup/coffer/agent/retention"
 	"github.com/cofferbackup/coffer/agent/ruling"
 	"github.com/cofferbackup/coffer/agent/tell"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/agent/watch"
+	"github.com/cofferbackup/coffer/agent/work"
 	"github.com/cofferbackup/coffer/kek"
 )
 
@@ -47,12 +49,21 @@ func (a *Agent) assemble() {
 		Round:  func(sleep time.Duration) { a.pulse.beat("keys", cfg.Clock(), sleep) },
 		Tell:   a.tell.Keys, Record: a.record, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
 	})
+	a.Desk = work.New(work.Config{
+		Settings: a.settings, State: a.state, Vaults: a.vaults, Points: a.points, Rules: a.rules, Proofs: a.proofs, Jobs: a.jobs, Start: a.start,
+		Source: cfg.Parts.Source, Target: cfg.Parts.Target, Limiter: a.plan.limiter, Good: a.backedUp, Record: a.record,
+		Host: a.host, Version: cfg.Program.Version, Process: a.process, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
+	})
+	a.Warden = retention.New(retention.Config{
+		Settings: a.settings, Vaults: a.vaults, Points: a.points, Start: a.start, Record: a.record,
+		Host: a.host, Clock: cfg.Clock, Log: cfg.Log,
+	})
 	a.Keeper = rekey.New(rekey.Config{
 		Settings: a.settings, State: a.state, Keys: a.keys, Vaults: a.vaults, Watch: a.watch, Rules: a.rules, Jobs: a.jobs, Start: a.start,
 		MakeVersion: func(ctx context.Context, name string, key config.Key) (kek.Ref, error) {
 			return cfg.Parts.MakeKey(ctx, name, key, MakeKeyOptions{})
 		},
-		Backup: a.tryBackup, ReadBack: a.readBack, Record: a.record, Clock: cfg.Clock, Log: cfg.Log,
+		Backup: a.Try, ReadBack: a.ReadBack, Record: a.record, Clock: cfg.Clock, Log: cfg.Log,
 	})
 }
 

@@ -53,7 +53,7 @@ func (a *Agent) item(ctx, glancing context.Context, name string) (control.Item, 
 	var due time.Time
 	out.Policy, out.Next, due = a.planned(name)
 	out.Overdue = !due.IsZero()
-	out.Proof = a.proof(name)
+	out.Proof = a.proofs.Entry(cfg.Vault, name).Proof()
 	err := a.glanceAt(glancing, name, &out)
 	err = overdue(ctx, glancing, err, store.ErrUnavailable)
 	if err != nil && !errors.Is(err, catalog.ErrNoItem) && control.CodeOf(err) != control.CodeNotFound {

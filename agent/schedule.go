@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/schedule"
+	"github.com/cofferbackup/coffer/agent/work"
 	"github.com/cofferbackup/coffer/internal/throttle"
 )
 
@@ -62,9 +63,6 @@ func dutyOf(task string) duty {
 
 // vaultAttempts are those of what is done to vaults: it comes again soon enough.
 var vaultAttempts = policy.Attempts{Tries: 3, First: 5 * time.Minute, Longest: time.Hour}
-
-// behind is the priority of what is done to vaults: backups go first.
-const behind = -100
 
 func (a *Agent) openPlan() *plan {
 	began := a.Clock()
@@ -141,15 +139,15 @@ func (a *Agent) startDue(t schedule.Task, try schedule.Try) (int64, error) {
 	switch {
 	case d.item != "":
 		name, _ := a.settings().PolicyOf(d.item)
-		j, err = a.startBackup(cmp.Or(try.By, "policy "+name), control.BackupRequest{Item: d.item}, run{policy: name, try: try})
+		j, err = a.StartBackup(cmp.Or(try.By, "policy "+name), control.BackupRequest{Item: d.item}, work.Run{Policy: name, Try: try})
 	case d.what == dutyPrune:
-		j = a.startPrune(by, d.vault)
+		j = a.StartPrune(by, d.vault)
 	case d.what == dutyStructure:
-		j = a.startVerify(by, d.vault, proof.Structure)
+		j = a.StartVerify(by, d.vault, proof.Structure)
 	case d.what == dutyData:
-		j = a.startVerify(by, d.vault, proof.Data)
+		j = a.StartVerify(by, d.vault, proof.Data)
 	case d.what == dutyRestore:
-		j = a.startVerify(by, d.vault, proof.Restored)
+		j = a.StartVerify(by, d.vault, proof.Restored)
 	}
 	if err != nil {
 		return 0, err

@@ -1,9 +1,10 @@
-package agent
+package work
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
@@ -20,37 +21,37 @@ import (
 )
 
 // Backup implements control.Work.
-func (a *Agent) Backup(ctx context.Context, req control.BackupRequest) (control.Job, error) {
-	j, err := a.startBackup(control.PeerFrom(ctx).String(), req, run{})
+func (d *Desk) Backup(ctx context.Context, req control.BackupRequest) (control.Job, error) {
+	j, err := d.StartBackup(control.PeerFrom(ctx).String(), req, Run{})
 	if err != nil {
 		return control.Job{}, err
 	}
 	return j.Snapshot(), nil
 }
 
-// run is which run of a policy a backup is; of none if it is zero.
-type run struct {
-	policy string
-	try    schedule.Try
+// Run is which run of a policy a backup is; of none if it is zero.
+type Run struct {
+	Policy string
+	Try    schedule.Try
 }
 
-// startBackup starts a backup of an item. The hooks and limits of the policy that the
+// StartBackup starts a backup of an item. The hooks and limits of the policy that the
 // item is in are those of all its backups, also where somebody asked for one.
-func (a *Agent) startBackup(by string, req control.BackupRequest, r run) (*queue.Job, error) {
-	cfg, ok := a.settings().Items[req.Item]
+func (d *Desk) StartBackup(by string, req control.BackupRequest, r Run) (*queue.Job, error) {
+	cfg, ok := d.cfg.Settings().Items[req.Item]
 	if !ok {
 		return nil, fault.NotFound("item", req.Item, "coffer item list")
 	}
-	level, err := chunk.ParseLevel(a.settings().Vaults[cfg.Vault].Compression)
+	level, err := chunk.ParseLevel(d.cfg.Settings().Vaults[cfg.Vault].Compression)
 	if err != nil {
 		return nil, err
 	}
-	_, p := a.settings().PolicyOf(req.Item)
-	state := control.Job{Kind: control.KindBackup, Item: req.Item, Policy: r.policy, Priority: p.Priority, Try: r.try.Number}
-	return a.start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
-		ctx, ended := a.until(ctx, r.try.Until)
+	_, p := d.cfg.Settings().PolicyOf(req.Item)
+	state := control.Job{Kind: control.KindBackup, Item: req.Item, Policy: r.Policy, Priority: p.Priority, Try: r.Try.Number}
+	return d.cfg.Start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
+		ctx, ended := d.until(ctx, r.Try.Until)
 		defer ended()
-		result, err := a.backupJob(ctx, j, req, level)
+		result, err := d.backupJob(ctx, j, req, level)
 		if late := context.Cause(ctx); errors.Is(late, errLate) {
 			return nil, late
 		}
@@ -63,17 +64,17 @@ var errLate error = &control.Error{Code: control.CodeFailed, Message: "the deadl
 	Next: "what was stored is used by the next backup; give the policy more time (deadline), or see what took so long: coffer job show"}
 
 // until returns a context that ends at a time, if there is one. The caller calls ended.
-func (a *Agent) until(ctx context.Context, end time.Time) (_ context.Context, ended func()) {
+func (d *Desk) until(ctx context.Context, end time.Time) (_ context.Context, ended func()) {
 	if end.IsZero() {
 		return ctx, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	left := end.Sub(a.Clock())
+	left := end.Sub(d.cfg.Clock())
 	if left <= 0 { // it waited for its turn as long
 		cancel(errLate)
 		return ctx, func() {}
 	}
-	late, done := a.After(left), make(chan struct{})
+	late, done := d.cfg.After(left), make(chan struct{})
 	go func() {
 		defer close(done)
 		select {
@@ -89,30 +90,30 @@ func (a *Agent) until(ctx context.Context, end time.Time) (_ context.Context, en
 }
 
 // backupJob is the work of a backup job, with all that is around it.
-func (a *Agent) backupJob(ctx context.Context, j *queue.Job, req control.BackupRequest, level chunk.Level) (*control.JobResult, error) {
-	began := a.Clock()
-	it, err := a.awaitKeys(ctx, j, func() (*vault.Item, error) { return a.vaults.Protected(ctx, req.Item) })
+func (d *Desk) backupJob(ctx context.Context, j *queue.Job, req control.BackupRequest, level chunk.Level) (*control.JobResult, error) {
+	began := d.cfg.Clock()
+	it, err := d.awaitKeys(ctx, j, func() (*vault.Item, error) { return d.cfg.Vaults.Protected(ctx, req.Item) })
 	if err != nil {
 		return nil, err
 	}
 	defer it.Close()
-	notes, err := a.rules.MayWrap(ctx, it.Vault)
+	notes, err := d.cfg.Rules.MayWrap(ctx, it.Vault)
 	for _, n := range notes {
 		j.Note("warning", n)
 	}
 	if err != nil {
 		return nil, err
 	}
-	result, err := a.hooked(ctx, j, req.Item, func() (*control.JobResult, error) { return a.backup(ctx, j, it, req, level) })
+	result, err := d.hooked(ctx, j, req.Item, func() (*control.JobResult, error) { return d.backup(ctx, j, it, req, level) })
 	if err == nil {
-		a.backedUp(req.Item, began)
+		d.cfg.Good(req.Item, began)
 	}
 	return result, err
 }
 
 // backup is the work of a backup job.
-func (a *Agent) backup(ctx context.Context, j *queue.Job, it *vault.Item, req control.BackupRequest, level chunk.Level) (*control.JobResult, error) {
-	var stream Stream
+func (d *Desk) backup(ctx context.Context, j *queue.Job, it *vault.Item, req control.BackupRequest, level chunk.Level) (*control.JobResult, error) {
+	var stream io.Reader
 	name := ""
 	if req.Input != nil {
 		in, err := j.AwaitInput(ctx)
@@ -122,16 +123,16 @@ func (a *Agent) backup(ctx context.Context, j *queue.Job, it *vault.Item, req co
 		defer close(in.Done)
 		stream, name = in.R, req.Input.Name
 	}
-	src, err := a.Parts.Source(a.settings().Items[req.Item], name, stream)
+	src, err := d.cfg.Source(d.cfg.Settings().Items[req.Item], name, stream)
 	if err != nil {
 		return nil, fmt.Errorf("item %s: %w", req.Item, err)
 	}
-	if name, p := a.settings().PolicyOf(req.Item); name != "" {
-		if l := a.plan.limiter(name, p.ReadLimit); l != nil {
+	if name, p := d.cfg.Settings().PolicyOf(req.Item); name != "" {
+		if l := d.cfg.Limiter(name, p.ReadLimit); l != nil {
 			src = limit.New(src, l.Wait)
 		}
 	}
-	expected := a.lastSize(ctx, it)
+	expected := d.lastSize(ctx, it)
 	done := new(backup.Progress)
 	j.Follow(func() control.Progress {
 		return control.Progress{Phase: "reading", Bytes: int64(done.Bytes.Load()), BytesTotal: expected,
@@ -150,8 +151,8 @@ func (a *Agent) backup(ctx context.Context, j *queue.Job, it *vault.Item, req co
 				j.Note("info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", recovered))
 			})
 		},
-		Retention: a.vaults.Retention(it.Vault.Name), Retain: it.Retain(), FullRead: req.FullRead, Tags: req.Tags, Host: a.host, Agent: a.Program.Version,
-		Progress: done, Clock: a.Clock, Log: a.Log,
+		Retention: d.cfg.Vaults.Retention(it.Vault.Name), Retain: it.Retain(), FullRead: req.FullRead, Tags: req.Tags, Host: d.cfg.Host, Agent: d.cfg.Version,
+		Progress: done, Clock: d.cfg.Clock, Log: d.cfg.Log,
 	})
 	if err != nil {
 		return nil, fault.Of(err)
@@ -167,7 +168,7 @@ const keyWait = 15 * time.Second
 // awaitKeys opens what a job needs. While keys do not answer the job pauses, and
 // goes on by itself when they do; how long that may last is the vault's state's to
 // say. Keys that answer and refuse end it.
-func (a *Agent) awaitKeys(ctx context.Context, j *queue.Job, open func() (*vault.Item, error)) (*vault.Item, error) {
+func (d *Desk) awaitKeys(ctx context.Context, j *queue.Job, open func() (*vault.Item, error)) (*vault.Item, error) {
 	paused := false
 	for {
 		it, err := open()
@@ -182,14 +183,14 @@ func (a *Agent) awaitKeys(ctx context.Context, j *queue.Job, open func() (*vault
 			j.Note("warning", fmt.Sprintf("paused until the keys answer: %v", err))
 			j.Follow(func() control.Progress { return control.Progress{Phase: "waiting for keys"} })
 		}
-		if err := a.jobs.Pause(ctx, j, a.After(keyWait)); err != nil {
+		if err := d.cfg.Jobs.Pause(ctx, j, d.cfg.After(keyWait)); err != nil {
 			return nil, err
 		}
 	}
 }
 
 // lastSize is how much there was in the last point: what progress is measured by.
-func (a *Agent) lastSize(ctx context.Context, it *vault.Item) int64 {
+func (d *Desk) lastSize(ctx context.Context, it *vault.Item) int64 {
 	for s, err := range it.Index.Summaries(ctx, catalog.PointQuery{Newest: true}) {
 		if err != nil {
 			return 0

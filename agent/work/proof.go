@@ -1,4 +1,4 @@
-package agent
+package work
 
 import (
 	"context"
@@ -15,39 +15,34 @@ import (
 	"github.com/cofferbackup/coffer/catalog"
 )
 
-// proof returns what is known of what can be restored of an item of the configuration.
-func (a *Agent) proof(item string) control.Proof {
-	return a.proofs.Entry(a.settings().Items[item].Vault, item).Proof()
-}
-
 // scratch is where points of a vault are restored to be compared.
-func (a *Agent) scratch(vault string) *proof.Scratch {
-	dir, err := filepath.Abs(a.state.Dir())
+func (d *Desk) scratch(vault string) *proof.Scratch {
+	dir, err := filepath.Abs(d.cfg.State.Dir())
 	if err != nil {
-		dir = a.state.Dir()
+		dir = d.cfg.State.Dir()
 	}
-	owner := sha256.Sum256([]byte(a.host + "\x00" + dir))
-	return &proof.Scratch{Dir: a.settings().Vaults[vault].Verify.Scratch, Owner: fmt.Sprintf("%x", owner[:5]), Run: a.process, Target: a.Parts.Target}
+	owner := sha256.Sum256([]byte(d.cfg.Host + "\x00" + dir))
+	return &proof.Scratch{Dir: d.cfg.Settings().Vaults[vault].Verify.Scratch, Owner: fmt.Sprintf("%x", owner[:5]), Run: d.cfg.Process, Target: d.cfg.Target}
 }
 
-// cleanScratch removes what proofs left behind that died with the agent before this one.
-func (a *Agent) cleanScratch(ctx context.Context) {
+// CleanScratch removes what proofs left behind that died with the agent before this one.
+func (d *Desk) CleanScratch(ctx context.Context) {
 	cleaned := make(map[string]bool)
-	for name := range a.settings().Vaults {
-		s := a.scratch(name)
+	for name := range d.cfg.Settings().Vaults {
+		s := d.scratch(name)
 		if cleaned[s.Dir] {
 			continue
 		}
 		cleaned[s.Dir] = true
 		if err := s.Clean(ctx); err != nil && ctx.Err() == nil {
-			a.Log.Warn("left over from a proof by restore; remove it by hand", "vault", name, "scratch", s.Dir, "err", err)
+			d.cfg.Log.Warn("left over from a proof by restore; remove it by hand", "vault", name, "scratch", s.Dir, "err", err)
 		}
 	}
 }
 
 // prove restores a point of an item into the scratch folder and compares it.
 func (w *verifier) prove(ctx context.Context, name string) error {
-	it, p, err := w.points.Open(ctx, name, w.ask.Point, "")
+	it, p, err := w.cfg.Points.Open(ctx, name, w.ask.Point, "")
 	if err != nil {
 		return err
 	}
@@ -59,11 +54,11 @@ func (w *verifier) prove(ctx context.Context, name string) error {
 	scratch := w.scratch(it.Vault.Name)
 	e := audit.Event{Kind: audit.RestoreStarted, Vault: it.Vault.Name, Item: name, Point: p.Name.String(), By: w.job.Snapshot().By, Job: w.job.ID(),
 		Fields: map[string]string{"target": scratch.Dir, "purpose": "proof"}}
-	if err := w.record(ctx, e); err != nil {
+	if err := w.cfg.Record(ctx, e); err != nil {
 		return err
 	}
 	before := w.proving.Faults.Load()
-	findings, err := proof.Restore(ctx, proof.Config{Point: p, Reader: it.Reader, Scratch: scratch, Source: src, Progress: &w.proving, Log: w.Log})
+	findings, err := proof.Restore(ctx, proof.Config{Point: p, Reader: it.Reader, Scratch: scratch, Source: src, Progress: &w.proving, Log: w.cfg.Log})
 	faults := int64(w.proving.Faults.Load() - before)
 	e.Kind, e.Outcome = audit.RestoreDone, "done"
 	if err != nil || faults > 0 {
@@ -72,7 +67,7 @@ func (w *verifier) prove(ctx context.Context, name string) error {
 			e.Says = err.Error()
 		}
 	}
-	if err := errors.Join(err, w.record(ctx, e)); err != nil {
+	if err := errors.Join(err, w.cfg.Record(ctx, e)); err != nil {
 		return roomFault(err, it.Vault.Name)
 	}
 	for _, f := range findings {
@@ -85,11 +80,11 @@ func (w *verifier) prove(ctx context.Context, name string) error {
 // original returns the source that a point is compared with: nil if it can be read only
 // once.
 func (w *verifier) original(name string) (source.Source, error) {
-	cfg := w.settings().Items[name]
+	cfg := w.cfg.Settings().Items[name]
 	if cfg.Files == nil {
 		return nil, nil
 	}
-	src, err := w.Parts.Source(cfg, "", nil)
+	src, err := w.cfg.Source(cfg, "", nil)
 	if err != nil {
 		return nil, fmt.Errorf("item %s: %w", name, err)
 	}
@@ -124,10 +119,10 @@ func (w *verifier) rememberProof(ctx context.Context, it *vault.Item, p *catalog
 	if p.Name < newest && w.ask.Point != "" { // an old one proves nothing of today
 		return nil
 	}
-	return w.proofs.Change(it.Vault.Name, it.Name(), func(e *proof.Entry) {
+	return w.cfg.Proofs.Change(it.Vault.Name, it.Name(), func(e *proof.Entry) {
 		e.RestoreFaults = faults
 		if faults == 0 {
-			e.Restore = w.Clock()
+			e.Restore = w.cfg.Clock()
 		}
 	})
 }

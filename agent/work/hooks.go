@@ -1,4 +1,4 @@
-package agent
+package work
 
 import (
 	"context"
@@ -22,15 +22,15 @@ const (
 
 // hooked does a backup between the hooks of its item's policy. Once the first has begun
 // the second runs, whatever happens: what the one has stopped the other starts.
-func (a *Agent) hooked(ctx context.Context, j *queue.Job, item string, do func() (*control.JobResult, error)) (*control.JobResult, error) {
-	name, p := a.settings().PolicyOf(item)
+func (d *Desk) hooked(ctx context.Context, j *queue.Job, item string, do func() (*control.JobResult, error)) (*control.JobResult, error) {
+	name, p := d.cfg.Settings().PolicyOf(item)
 	if p.Hooks.Pre == nil && p.Hooks.Post == nil {
 		return do()
 	}
 	env := []string{"COFFER_ITEM=" + item, "COFFER_POLICY=" + name, fmt.Sprintf("COFFER_JOB=%d", j.ID())}
 	var result *control.JobResult
 	j.Follow(func() control.Progress { return control.Progress{Phase: "pre hook"} })
-	err := a.hook(ctx, j, "pre", p.Hooks.Pre, env)
+	err := d.hook(ctx, j, "pre", p.Hooks.Pre, env)
 	if err == nil {
 		result, err = do()
 	}
@@ -39,16 +39,16 @@ func (a *Agent) hooked(ctx context.Context, j *queue.Job, item string, do func()
 		said, point = resultFailed, ""
 	}
 	env = append(env, "COFFER_RESULT="+said, "COFFER_POINT="+point)
-	after := a.hook(context.WithoutCancel(ctx), j, "post", p.Hooks.Post, env)
+	after := d.hook(context.WithoutCancel(ctx), j, "post", p.Hooks.Post, env)
 	if after != nil { // the point is there, or is not: to back up again would mend nothing
 		j.Note("warning", after.Error())
-		a.Log.Warn("hook after a backup", "job", j.ID(), "item", item, "policy", name, "err", after)
+		d.cfg.Log.Warn("hook after a backup", "job", j.ID(), "item", item, "policy", name, "err", after)
 	}
 	return result, err
 }
 
 // hook runs one hook of a job, if there is one. What it prints is kept with the job.
-func (a *Agent) hook(ctx context.Context, j *queue.Job, which string, h *config.Hook, env []string) error {
+func (d *Desk) hook(ctx context.Context, j *queue.Job, which string, h *config.Hook, env []string) error {
 	if h == nil {
 		return nil
 	}

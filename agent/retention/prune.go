@@ -1,4 +1,4 @@
-package agent
+package retention
 
 import (
 	"context"
@@ -19,8 +19,8 @@ import (
 )
 
 // Prune implements control.Retention.
-func (a *Agent) Prune(ctx context.Context, req control.PruneRequest) (control.Job, error) {
-	cfg := a.settings()
+func (w *Warden) Prune(ctx context.Context, req control.PruneRequest) (control.Job, error) {
+	cfg := w.cfg.Settings()
 	p := pruning{PruneRequest: req, items: []string{req.Item}}
 	if _, ok := cfg.Items[req.Item]; req.Item != "" && !ok {
 		return control.Job{}, fault.NotFound("item", req.Item, "coffer item list")
@@ -29,19 +29,19 @@ func (a *Agent) Prune(ctx context.Context, req control.PruneRequest) (control.Jo
 		p.items, p.vaults = slices.Sorted(maps.Keys(cfg.Items)), slices.Sorted(maps.Keys(cfg.Vaults))
 	}
 	state := control.Job{Kind: control.KindPrune, Item: req.Item}
-	return a.startPruning(control.PeerFrom(ctx).String(), state, p).Snapshot(), nil
+	return w.startPruning(control.PeerFrom(ctx).String(), state, p).Snapshot(), nil
 }
 
-// startPrune starts the prune of a vault by its schedule.
-func (a *Agent) startPrune(by, vault string) *queue.Job {
+// StartPrune starts the prune of a vault by its schedule.
+func (w *Warden) StartPrune(by, vault string) *queue.Job {
 	p := pruning{vaults: []string{vault}}
-	for name, cfg := range a.settings().Items {
+	for name, cfg := range w.cfg.Settings().Items {
 		if cfg.Vault == vault {
 			p.items = append(p.items, name)
 		}
 	}
 	slices.Sort(p.items)
-	return a.startPruning(by, control.Job{Kind: control.KindPrune, Vault: vault, Priority: behind}, p)
+	return w.startPruning(by, control.Job{Kind: control.KindPrune, Vault: vault, Priority: queue.Behind}, p)
 }
 
 // pruning is what a prune job is to do.
@@ -51,9 +51,9 @@ type pruning struct {
 	vaults []string // whose records are looked at too
 }
 
-func (a *Agent) startPruning(by string, state control.Job, ask pruning) *queue.Job {
-	return a.start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
-		p := &pruner{Agent: a, ask: ask, job: j, by: by, began: a.Clock(), out: control.PruneResult{DryRun: ask.DryRun}}
+func (w *Warden) startPruning(by string, state control.Job, ask pruning) *queue.Job {
+	return w.cfg.Start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
+		p := &pruner{Warden: w, ask: ask, job: j, by: by, began: w.cfg.Clock(), out: control.PruneResult{DryRun: ask.DryRun}}
 		j.Follow(p.progress)
 		for _, name := range ask.items {
 			err := p.item(ctx, name)
@@ -79,7 +79,7 @@ func (a *Agent) startPruning(by string, state control.Job, ask pruning) *queue.J
 
 // pruner is a prune job under way.
 type pruner struct {
-	*Agent
+	*Warden
 	ask   pruning
 	job   *queue.Job
 	by    string
@@ -103,7 +103,7 @@ func (p *pruner) settle(ctx context.Context, name string, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
-	p.Log.Warn("not pruned", "subject", name, "err", err)
+	p.cfg.Log.Warn("not pruned", "subject", name, "err", err)
 	failed := control.ItemPrune{Item: name, Error: control.AsError(fault.Of(err))}
 	p.failed = append(p.failed, failed)
 	p.out.Items = append(p.out.Items, failed)
@@ -112,7 +112,7 @@ func (p *pruner) settle(ctx context.Context, name string, err error) error {
 
 // end says what came of it all.
 func (p *pruner) end() (*control.JobResult, error) {
-	p.out.ReadBytes, p.out.Seconds = p.done.Read.Load(), p.Clock().Sub(p.began).Seconds()
+	p.out.ReadBytes, p.out.Seconds = p.done.Read.Load(), p.cfg.Clock().Sub(p.began).Seconds()
 	result := &control.JobResult{Prune: &p.out}
 	if len(p.failed) == 0 {
 		return result, nil
@@ -130,7 +130,7 @@ func (p *pruner) end() (*control.JobResult, error) {
 
 // item prunes one item.
 func (p *pruner) item(ctx context.Context, name string) error {
-	it, err := p.vaults.Existing(ctx, name)
+	it, err := p.cfg.Vaults.Existing(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -166,16 +166,16 @@ func (p *pruner) item(ctx context.Context, name string) error {
 // records prunes what belongs to no item of a vault that is there: key records that
 // others have taken the place of, and what an erasure had to leave.
 func (p *pruner) records(ctx context.Context, name string) error {
-	v, err := p.vaults.Open(ctx, name)
+	v, err := p.cfg.Vaults.Open(ctx, name)
 	if err != nil {
 		return err
 	}
-	configured, ok := p.settings().Vaults[name]
+	configured, ok := p.cfg.Settings().Vaults[name]
 	if !ok {
 		return fault.NotFound("vault", name, "coffer vault list")
 	}
 	done, err := prune.Vault(ctx, prune.VaultConfig{Vault: v.Catalog, Store: v.Store, Grace: time.Duration(configured.Prune.Grace),
-		DryRun: p.ask.DryRun, Clock: p.Clock, Log: p.Log})
+		DryRun: p.ask.DryRun, Clock: p.cfg.Clock, Log: p.cfg.Log})
 	p.out.FreedBytes += done.FreedBytes
 	p.addLocked(done.Locked, done.LockedUntil)
 	if n := done.Records + done.Swept; n > 0 && err == nil {
@@ -193,8 +193,8 @@ func (p *pruner) records(ctx context.Context, name string) error {
 const vaultSubject = "vault "
 
 // pruneConfig is what every prune of an item has in common.
-func (a *Agent) pruneConfig(it *vault.Item) (prune.Config, error) {
-	settings := a.settings()
+func (w *Warden) pruneConfig(it *vault.Item) (prune.Config, error) {
+	settings := w.cfg.Settings()
 	configured, ok := settings.Vaults[it.Vault.Name]
 	if !ok { // any more: nobody says how long the grace time is
 		return prune.Config{}, fault.NotFound("vault", it.Vault.Name, "coffer vault list")
@@ -204,7 +204,7 @@ func (a *Agent) pruneConfig(it *vault.Item) (prune.Config, error) {
 		Item: it.Item, Store: it.Vault.Store, Index: it.Shared(),
 		SyncPoints: it.LookAgain,
 		Grace:      time.Duration(vault.Grace), Abandon: time.Duration(vault.Abandon), RepackMost: int64(vault.RepackMost),
-		Lock: a.vaults.Retention(it.Vault.Name), Host: a.host, Clock: a.Clock, Log: a.Log,
+		Lock: w.cfg.Vaults.Retention(it.Vault.Name), Host: w.cfg.Host, Clock: w.cfg.Clock, Log: w.cfg.Log,
 	}
 	if vault.RepackBelow != nil && configured.Lock == nil { // what is locked would be stored twice until its time comes
 		cfg.RepackBelow = *vault.RepackBelow
@@ -226,7 +226,7 @@ func (p *pruner) removing(ctx context.Context, watch *holdsWatch, point catalog.
 		err = fmt.Errorf("point %s of %s: %w since it was let go", point, it.Name(), prune.ErrHeld)
 	}
 	if err == nil {
-		err = p.record(ctx, audit.Event{Kind: audit.PointRemoved, Vault: it.Vault.Name, Item: it.Name(), Point: point.String(), By: p.by, Job: p.job.ID()})
+		err = p.cfg.Record(ctx, audit.Event{Kind: audit.PointRemoved, Vault: it.Vault.Name, Item: it.Name(), Point: point.String(), By: p.by, Job: p.job.ID()})
 	}
 	if err != nil {
 		it.Stay(point)

@@ -1,4 +1,4 @@
-package agent
+package work
 
 import (
 	"context"
@@ -10,18 +10,18 @@ import (
 	"github.com/cofferbackup/coffer/restore"
 )
 
-// tryBackup backs an item up for a drill.
-func (a *Agent) tryBackup(ctx context.Context, name string) (*catalog.Point, error) {
-	it, err := a.vaults.Protected(ctx, name)
+// Try backs an item up for a drill.
+func (d *Desk) Try(ctx context.Context, name string) (*catalog.Point, error) {
+	it, err := d.cfg.Vaults.Protected(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer it.Close()
-	level, err := chunk.ParseLevel(a.settings().Vaults[it.Vault.Name].Compression)
+	level, err := chunk.ParseLevel(d.cfg.Settings().Vaults[it.Vault.Name].Compression)
 	if err != nil {
 		return nil, err
 	}
-	src, err := a.Parts.Source(a.settings().Items[name], "", nil)
+	src, err := d.cfg.Source(d.cfg.Settings().Items[name], "", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -33,13 +33,13 @@ func (a *Agent) tryBackup(ctx context.Context, name string) (*catalog.Point, err
 	return backup.Run(ctx, backup.Config{
 		Item: it.Item, Packs: it.Vault.Store, Index: it.Index, Source: src, Level: level, Tags: []string{"drill"},
 		BringUp:   func(ctx context.Context) (catalog.Synced, error) { return it.BringUpWriting(ctx, func(int) {}) },
-		Retention: a.vaults.Retention(it.Vault.Name), Retain: it.Retain(), Host: a.host, Agent: a.Program.Version, Progress: new(backup.Progress), Clock: a.Clock, Log: a.Log,
+		Retention: d.cfg.Vaults.Retention(it.Vault.Name), Retain: it.Retain(), Host: d.cfg.Host, Agent: d.cfg.Version, Progress: new(backup.Progress), Clock: d.cfg.Clock, Log: d.cfg.Log,
 	})
 }
 
-// readBack reads all of a point and keeps nothing.
-func (a *Agent) readBack(ctx context.Context, name string, p *catalog.Point) (int64, error) {
-	it, err := a.vaults.Existing(ctx, name)
+// ReadBack reads all of a point and keeps nothing.
+func (d *Desk) ReadBack(ctx context.Context, name string, p *catalog.Point) (int64, error) {
+	it, err := d.cfg.Vaults.Existing(ctx, name)
 	if err != nil {
 		return 0, err
 	}

@@ -1,4 +1,4 @@
-package agent
+package work
 
 import (
 	"context"
@@ -16,13 +16,13 @@ import (
 
 // repair mends an item that nobody else of this agent works on.
 func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
-	level, err := chunk.ParseLevel(w.settings().Vaults[it.Vault.Name].Compression)
+	level, err := chunk.ParseLevel(w.cfg.Settings().Vaults[it.Vault.Name].Compression)
 	if err != nil {
 		return err
 	}
 	done, err := repair.Run(ctx, repair.Config{
-		Item: it.Item, Index: it.Index, Packs: it.Vault.Store, Level: level, Host: w.host, Clock: w.Clock,
-		Options: store.PutOptions{Retention: w.vaults.Retention(it.Vault.Name)},
+		Item: it.Item, Index: it.Index, Packs: it.Vault.Store, Level: level, Host: w.cfg.Host, Clock: w.cfg.Clock,
+		Options: store.PutOptions{Retention: w.cfg.Vaults.Retention(it.Vault.Name)},
 		Verify: func(ctx context.Context, read func(pack.ID) bool) (restore.Report, error) {
 			w.job.Follow(w.progress)
 			return w.check(ctx, it, restore.VerifyConfig{Read: read})
@@ -47,7 +47,7 @@ func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
 
 // again backs the item up, every file read.
 func (w *verifier) again(ctx context.Context, it *vault.Item, level chunk.Level) (string, error) {
-	if _, err := w.rules.MayWrap(ctx, it.Vault); err != nil {
+	if _, err := w.cfg.Rules.MayWrap(ctx, it.Vault); err != nil {
 		return "", err
 	}
 	result, err := w.backup(ctx, w.job, it, control.BackupRequest{Item: it.Name(), FullRead: true}, level)

@@ -1,4 +1,4 @@
-package agent
+package retention
 
 import (
 	"context"
@@ -21,43 +21,43 @@ import (
 )
 
 // changing opens an item of which somebody changes what is kept. The caller closes it.
-func (a *Agent) changing(ctx context.Context, name string) (*vault.Item, error) {
-	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: a.settings().Items[name].Vault, Item: name, By: control.PeerFrom(ctx).String()})
-	return a.vaults.Item(ctx, name)
+func (w *Warden) changing(ctx context.Context, name string) (*vault.Item, error) {
+	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: w.cfg.Settings().Items[name].Vault, Item: name, By: control.PeerFrom(ctx).String()})
+	return w.cfg.Vaults.Item(ctx, name)
 }
 
 // HoldPoint implements control.Retention. It is in the audit log before it is done.
-func (a *Agent) HoldPoint(ctx context.Context, req control.PointHold) (control.Hold, error) {
+func (w *Warden) HoldPoint(ctx context.Context, req control.PointHold) (control.Hold, error) {
 	none := control.Hold{}
 	if strings.TrimSpace(req.Owner) == "" || strings.TrimSpace(req.Reason) == "" {
 		return none, &control.Error{Code: control.CodeBadRequest, Message: "a hold has an owner and a reason: whoever finds it in years must know whom to ask",
 			Next: "say both: coffer point hold ITEM@POINT --owner legal --reason \"case 4711\""}
 	}
-	it, err := a.changing(ctx, req.Item)
+	it, err := w.changing(ctx, req.Item)
 	if err != nil {
 		return none, err
 	}
 	defer it.Close()
-	name, err := point.Pick(ctx, it.Item, req.Point, a.Clock().Location())
+	name, err := point.Pick(ctx, it.Item, req.Point, w.cfg.Clock().Location())
 	if err != nil {
 		return none, err
 	}
 	by := control.PeerFrom(ctx).String()
 	e := audit.Event{Kind: audit.PointHeld, Vault: it.Vault.Name, Item: req.Item, Point: name.String(), By: by,
 		Fields: map[string]string{"owner": req.Owner, "reason": req.Reason}}
-	if err := a.record(ctx, e); err != nil {
+	if err := w.cfg.Record(ctx, e); err != nil {
 		return none, err
 	}
-	h := catalog.Hold{Point: name, Owner: req.Owner, Reason: req.Reason, Since: a.Clock().UTC()}
+	h := catalog.Hold{Point: name, Owner: req.Owner, Reason: req.Reason, Since: w.cfg.Clock().UTC()}
 	if err := it.PutHold(ctx, &h); err != nil {
 		return none, fault.Of(err)
 	}
-	return control.Hold{ID: h.ID, Owner: h.Owner, Reason: h.Reason, Since: h.Since}, a.inTime(ctx, it, h, by)
+	return control.Hold{ID: h.ID, Owner: h.Owner, Reason: h.Reason, Since: h.Since}, w.inTime(ctx, it, h, by)
 }
 
 // inTime tells whether a hold that was put came before the removal of its point. One that
 // came too late is taken back.
-func (a *Agent) inTime(ctx context.Context, it *vault.Item, h catalog.Hold, by string) error {
+func (w *Warden) inTime(ctx context.Context, it *vault.Item, h catalog.Hold, by string) error {
 	there, err := it.Committed(ctx, h.Point)
 	if err == nil && there && !it.Leaves(h.Point) {
 		return nil
@@ -67,16 +67,16 @@ func (a *Agent) inTime(ctx context.Context, it *vault.Item, h catalog.Hold, by s
 	}
 	late := &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("point %s of %s was about to be removed, and the hold came too late", h.Point, it.Name()),
 		Next: "see what there is: coffer point list " + it.Name()}
-	if err := it.Release(ctx, h.ID, by, a.Clock()); err != nil {
+	if err := it.Release(ctx, h.ID, by, w.cfg.Clock()); err != nil {
 		return fmt.Errorf("%w; take the hold back: %w", late, err)
 	}
 	e := audit.Event{Kind: audit.PointReleased, Vault: it.Vault.Name, Item: it.Name(), Point: h.Point.String(), By: audit.ByAgent, Says: late.Message}
-	return errors.Join(late, a.record(ctx, e))
+	return errors.Join(late, w.cfg.Record(ctx, e))
 }
 
 // ReleasePoint implements control.Retention. It is in the audit log before it is done.
-func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (control.Point, error) {
-	it, err := a.changing(ctx, req.Item)
+func (w *Warden) ReleasePoint(ctx context.Context, req control.PointRelease) (control.Point, error) {
+	it, err := w.changing(ctx, req.Item)
 	if err != nil {
 		return control.Point{}, err
 	}
@@ -85,7 +85,7 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 	if err != nil {
 		return control.Point{}, fault.Of(it.DamagedHold(ctx, err))
 	}
-	name, err := a.pickHeld(ctx, it, req.Point, holds)
+	name, err := w.pickHeld(ctx, it, req.Point, holds)
 	if err != nil {
 		return control.Point{}, err
 	}
@@ -99,14 +99,14 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 	for _, h := range holds {
 		e := audit.Event{Kind: audit.PointReleased, Vault: it.Vault.Name, Item: req.Item, Point: name.String(), By: by,
 			Fields: map[string]string{"hold": h.ID, "owner": h.Owner, "reason": h.Reason}}
-		if err := a.record(ctx, e); err != nil {
+		if err := w.cfg.Record(ctx, e); err != nil {
 			return control.Point{}, err
 		}
-		if err := it.Release(ctx, h.ID, by, a.Clock()); err != nil {
+		if err := it.Release(ctx, h.ID, by, w.cfg.Clock()); err != nil {
 			return control.Point{}, fault.Of(err)
 		}
 	}
-	out, err := a.points.Describe(ctx, it, []catalog.PointName{name})
+	out, err := w.cfg.Points.Describe(ctx, it, []catalog.PointName{name})
 	if err != nil {
 		return control.Point{}, err
 	}
@@ -114,8 +114,8 @@ func (a *Agent) ReleasePoint(ctx context.Context, req control.PointRelease) (con
 }
 
 // pickHeld finds the point that a selector means. A point that is gone may be held still.
-func (a *Agent) pickHeld(ctx context.Context, it *vault.Item, selector string, holds []catalog.Hold) (catalog.PointName, error) {
-	name, err := point.Pick(ctx, it.Item, selector, a.Clock().Location())
+func (w *Warden) pickHeld(ctx context.Context, it *vault.Item, selector string, holds []catalog.Hold) (catalog.PointName, error) {
+	name, err := point.Pick(ctx, it.Item, selector, w.cfg.Clock().Location())
 	if !errors.Is(err, catalog.ErrNoPoint) {
 		return name, err
 	}
@@ -129,11 +129,11 @@ func (a *Agent) pickHeld(ctx context.Context, it *vault.Item, selector string, h
 
 // ForgetPoints implements control.Retention. Points that somebody deleted behind the
 // agent's back are forgotten at once: there is nothing left of them but the alarm.
-func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]control.Point, error) {
+func (w *Warden) ForgetPoints(ctx context.Context, req control.PointForget) ([]control.Point, error) {
 	if len(req.Points) == 0 {
 		return nil, &control.Error{Code: control.CodeBadRequest, Message: "no point is named", Next: "see what there is: coffer point list " + req.Item}
 	}
-	it, err := a.changing(ctx, req.Item)
+	it, err := w.changing(ctx, req.Item)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]co
 	}
 	var names, gone []catalog.PointName
 	for _, selector := range req.Points {
-		name, err := point.Pick(ctx, it.Item, selector, a.Clock().Location())
+		name, err := point.Pick(ctx, it.Item, selector, w.cfg.Clock().Location())
 		if errors.Is(err, catalog.ErrNoPoint) {
 			if taken, terr := it.Acknowledge(ctx, selector); terr != nil || len(taken) > 0 {
 				gone, err = append(gone, taken...), terr
@@ -158,7 +158,7 @@ func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]co
 	by := control.PeerFrom(ctx).String()
 	for _, name := range gone {
 		e := audit.Event{Kind: audit.PointForgotten, Vault: it.Vault.Name, Item: req.Item, Point: name.String(), By: by, Outcome: "gone before"}
-		if err := a.record(ctx, e); err != nil {
+		if err := w.cfg.Record(ctx, e); err != nil {
 			return nil, err
 		}
 		// Without it, to a prune, it would be a backup that has not ended.
@@ -167,20 +167,20 @@ func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]co
 		}
 	}
 	if len(names) > 0 {
-		if err := a.forget(ctx, it, names, req.AllowEmpty, by); err != nil {
+		if err := w.forget(ctx, it, names, req.AllowEmpty, by); err != nil {
 			return nil, err
 		}
 	}
-	return a.points.Describe(ctx, it, append(names, gone...))
+	return w.cfg.Points.Describe(ctx, it, append(names, gone...))
 }
 
 // forget has the next prunes remove points. What was asked is in the audit log before
 // it is done, and also if it is refused.
-func (a *Agent) forget(ctx context.Context, it *vault.Item, names []catalog.PointName, allowEmpty bool, by string) error {
+func (w *Warden) forget(ctx context.Context, it *vault.Item, names []catalog.PointName, allowEmpty bool, by string) error {
 	note := func(outcome, says string) error {
 		for _, name := range names {
 			e := audit.Event{Kind: audit.PointForgotten, Vault: it.Vault.Name, Item: it.Name(), Point: name.String(), By: by, Outcome: outcome, Says: says}
-			if err := a.record(ctx, e); err != nil {
+			if err := w.cfg.Record(ctx, e); err != nil {
 				return err
 			}
 		}
@@ -189,7 +189,7 @@ func (a *Agent) forget(ctx context.Context, it *vault.Item, names []catalog.Poin
 	if err := note("asked", ""); err != nil {
 		return err
 	}
-	cfg, err := a.pruneConfig(it)
+	cfg, err := w.pruneConfig(it)
 	if err == nil {
 		cfg.Allow = policy.Allow{Empty: allowEmpty}
 		err = it.DamagedHold(ctx, prune.Forget(ctx, cfg, names))

@@ -1,4 +1,4 @@
-package agent
+package work
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 )
 
 // Restore implements control.Work.
-func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (control.Job, error) {
+func (d *Desk) Restore(ctx context.Context, req control.RestoreRequest) (control.Job, error) {
 	if !filepath.IsAbs(req.Target) {
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("target %q is not an absolute path", req.Target)}
 	}
@@ -30,19 +30,19 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 	if err := chosen.Check(); err != nil {
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: err.Error()}
 	}
-	into, err := a.Parts.Target(req.Target)
+	into, err := d.cfg.Target(req.Target)
 	if err != nil {
 		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: err.Error()}
 	}
 	by := control.PeerFrom(ctx).String()
-	it, p, notes, err := a.points.OpenNoting(keyring.WithPurpose(ctx, keyring.Purpose{Vault: a.settings().Items[req.Item].Vault, Item: req.Item, By: by}), req.Item, req.Point, req.Target)
+	it, p, notes, err := d.cfg.Points.OpenNoting(keyring.WithPurpose(ctx, keyring.Purpose{Vault: d.cfg.Settings().Items[req.Item].Vault, Item: req.Item, By: by}), req.Item, req.Point, req.Target)
 	if err != nil {
 		return control.Job{}, err
 	}
 	state := control.Job{Kind: control.KindRestore, Item: req.Item, Point: p.Name.String()}
-	j := a.start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
+	j := d.cfg.Start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
 		e := audit.Event{Kind: audit.RestoreStarted, Vault: it.Vault.Name, Item: req.Item, Point: p.Name.String(), By: by, Job: j.ID(), Fields: map[string]string{"target": req.Target}}
-		if err := a.record(ctx, e); err != nil {
+		if err := d.cfg.Record(ctx, e); err != nil {
 			return nil, err
 		}
 		for _, n := range notes {
@@ -57,23 +57,23 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 			return control.Progress{Phase: "writing", Bytes: int64(done.Bytes.Load()), BytesTotal: total,
 				Entries: int64(done.Files.Load() + done.Dirs.Load() + done.Others.Load()), Skipped: int64(done.Skipped.Load())}
 		})
-		started := a.Clock()
+		started := d.cfg.Clock()
 		result, err := restore.Run(ctx, restore.Config{
 			Point: p, Reader: it.Reader, Target: into, Select: chosen, Overwrite: overwrite,
-			Delete: req.Delete, DryRun: req.DryRun, NumericOwner: req.NumericOwner, Progress: done, Log: a.Log,
+			Delete: req.Delete, DryRun: req.DryRun, NumericOwner: req.NumericOwner, Progress: done, Log: d.cfg.Log,
 		})
 		j.Update(func(s *control.Job) { s.Skips = skips(result.Skipped) })
 		e.Kind, e.Outcome = audit.RestoreDone, "done"
 		if err != nil {
 			e.Outcome, e.Says = "failed", err.Error()
 		}
-		if err := errors.Join(err, a.record(ctx, e)); err != nil {
+		if err := errors.Join(err, d.cfg.Record(ctx, e)); err != nil {
 			return nil, fault.Of(err)
 		}
 		out := control.RestoreResult{Target: req.Target, DryRun: req.DryRun,
 			Files: int64(done.Files.Load() + done.Others.Load()), Dirs: int64(done.Dirs.Load()),
 			Deleted: int64(done.Deleted.Load()), Bytes: int64(done.Bytes.Load()), WrittenBytes: int64(done.Written.Load()),
-			Seconds: a.Clock().Sub(started).Seconds()}
+			Seconds: d.cfg.Clock().Sub(started).Seconds()}
 		if overwrite == restore.Never {
 			out.Kept = int64(done.Kept.Load())
 		} else {
@@ -81,7 +81,7 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 		}
 		return &control.JobResult{Restore: &out}, nil
 	})
-	a.jobs.Then(j, it.Close)
+	d.cfg.Jobs.Then(j, it.Close)
 	return j.Snapshot(), nil
 }
 

@@ -1,4 +1,4 @@
-package agent
+package work
 
 import (
 	"cmp"
@@ -22,18 +22,21 @@ import (
 )
 
 // Verify implements control.Work.
-func (a *Agent) Verify(ctx context.Context, req control.VerifyRequest) (control.Job, error) {
+func (d *Desk) Verify(ctx context.Context, req control.VerifyRequest) (control.Job, error) {
 	if err := checkVerify(req); err != nil {
 		return control.Job{}, err
 	}
 	if req.Item != "" {
-		if _, ok := a.settings().Items[req.Item]; !ok {
+		if _, ok := d.cfg.Settings().Items[req.Item]; !ok {
 			return control.Job{}, fault.NotFound("item", req.Item, "coffer item list")
 		}
 	}
 	state := control.Job{Kind: control.KindVerify, Item: req.Item, Point: req.Point}
-	v := verifying{VerifyRequest: req, items: a.itemNames(req.Item)}
-	return a.startVerifying(control.PeerFrom(ctx).String(), state, v).Snapshot(), nil
+	v := verifying{VerifyRequest: req, items: []string{req.Item}}
+	if req.Item == "" {
+		v.items = slices.Sorted(maps.Keys(d.cfg.Settings().Items))
+	}
+	return d.startVerifying(control.PeerFrom(ctx).String(), state, v).Snapshot(), nil
 }
 
 func checkVerify(req control.VerifyRequest) error {
@@ -57,13 +60,13 @@ func checkVerify(req control.VerifyRequest) error {
 	return &control.Error{Code: control.CodeBadRequest, Message: wrong, Next: "see how it is asked for: coffer verify --help"}
 }
 
-// startVerify starts a verification of a vault by its schedule: of the structure of all
+// StartVerify starts a verification of a vault by its schedule: of the structure of all
 // its items; of the packs whose time has come; or a proof by restore of the item whose
 // last one is the oldest.
-func (a *Agent) startVerify(by, vault string, depth proof.Depth) *queue.Job {
+func (d *Desk) StartVerify(by, vault string, depth proof.Depth) *queue.Job {
 	v := verifying{scheduled: true}
-	for _, name := range slices.Sorted(maps.Keys(a.settings().Items)) {
-		if a.settings().Items[name].Vault == vault {
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Settings().Items)) {
+		if d.cfg.Settings().Items[name].Vault == vault {
 			v.items = append(v.items, name)
 		}
 	}
@@ -73,10 +76,10 @@ func (a *Agent) startVerify(by, vault string, depth proof.Depth) *queue.Job {
 	case proof.Restored:
 		v.Restore = true
 		slices.SortStableFunc(v.items, func(x, y string) int {
-			return a.proofs.Entry(vault, x).Restore.Compare(a.proofs.Entry(vault, y).Restore)
+			return d.cfg.Proofs.Entry(vault, x).Restore.Compare(d.cfg.Proofs.Entry(vault, y).Restore)
 		})
 	}
-	return a.startVerifying(by, control.Job{Kind: control.KindVerify, Vault: vault, Priority: behind}, v)
+	return d.startVerifying(by, control.Job{Kind: control.KindVerify, Vault: vault, Priority: queue.Behind}, v)
 }
 
 // verifying is what a verify job is to do.
@@ -86,9 +89,9 @@ type verifying struct {
 	scheduled bool // by the vault's schedule
 }
 
-func (a *Agent) startVerifying(by string, state control.Job, v verifying) *queue.Job {
-	return a.start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
-		w := &verifier{Agent: a, ask: v, job: j, began: a.Clock(), checked: make(map[string]bool)}
+func (d *Desk) startVerifying(by string, state control.Job, v verifying) *queue.Job {
+	return d.cfg.Start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
+		w := &verifier{Desk: d, ask: v, job: j, began: d.cfg.Clock(), checked: make(map[string]bool)}
 		j.Follow(w.progress)
 		for _, name := range v.items {
 			err := w.item(ctx, name)
@@ -110,7 +113,7 @@ func (a *Agent) startVerifying(by string, state control.Job, v verifying) *queue
 
 // verifier is a verify job under way.
 type verifier struct {
-	*Agent
+	*Desk
 	ask     verifying
 	job     *queue.Job
 	began   time.Time
@@ -179,7 +182,7 @@ func oneLine(err error) string {
 // end says what came of it all.
 func (w *verifier) end() (*control.JobResult, error) {
 	w.out.Points, w.out.Objects, w.out.Files = int64(w.done.Points.Load()), int64(w.done.Packs.Load()), int64(w.done.Files.Load())
-	w.out.ReadBytes, w.out.Seconds = int64(w.done.Bytes.Load()), w.Clock().Sub(w.began).Seconds()
+	w.out.ReadBytes, w.out.Seconds = int64(w.done.Bytes.Load()), w.cfg.Clock().Sub(w.began).Seconds()
 	w.out.Compared = int64(w.proving.Compared.Load())
 	result := &control.JobResult{Verify: &w.out}
 	if w.faults == 0 {
@@ -198,13 +201,13 @@ func (w *verifier) end() (*control.JobResult, error) {
 
 // item verifies one item.
 func (w *verifier) item(ctx context.Context, name string) error {
-	if err := w.records(ctx, w.settings().Items[name].Vault); err != nil {
+	if err := w.records(ctx, w.cfg.Settings().Items[name].Vault); err != nil {
 		return err
 	}
 	if w.ask.Restore {
 		return w.prove(ctx, name)
 	}
-	it, err := w.vaults.Existing(ctx, name)
+	it, err := w.cfg.Vaults.Existing(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -214,7 +217,7 @@ func (w *verifier) item(ctx context.Context, name string) error {
 	}
 	cfg := restore.VerifyConfig{Structure: w.ask.Level == control.VerifyStructure}
 	if w.ask.Point != "" {
-		p, notes, err := w.points.Pick(ctx, it, w.ask.Point, "")
+		p, notes, err := w.cfg.Points.Pick(ctx, it, w.ask.Point, "")
 		if err != nil {
 			return err
 		}
@@ -241,7 +244,7 @@ func (w *verifier) records(ctx context.Context, vault string) error {
 		return nil
 	}
 	w.checked[vault] = true
-	v, err := w.vaults.Open(ctx, vault)
+	v, err := w.cfg.Vaults.Open(ctx, vault)
 	if err != nil {
 		return err
 	}
@@ -255,7 +258,7 @@ func (w *verifier) records(ctx context.Context, vault string) error {
 
 // check verifies an item and remembers what came of it.
 func (w *verifier) check(ctx context.Context, it *vault.Item, cfg restore.VerifyConfig) (restore.Report, error) {
-	readings := proof.NewReadings(it.Index, w.Clock)
+	readings := proof.NewReadings(it.Index, w.cfg.Clock)
 	cfg.Item, cfg.Objects, cfg.Reader, cfg.Progress, cfg.Checked, cfg.Knows = it.Item, it.Vault.Store, it.Reader, &w.done, readings.Checked(ctx), it.Index.HasPack
 	if w.ask.scheduled || w.ask.Part != 0 {
 		if err := w.sample(ctx, it, &cfg); err != nil {
@@ -306,8 +309,8 @@ func (w *verifier) sample(ctx context.Context, it *vault.Item, cfg *restore.Veri
 
 // plan says how much a run reads.
 func (w *verifier) plan(vault string) proof.Plan {
-	cfg := w.settings().Vaults[vault].Verify
-	plan := proof.Plan{Now: w.Clock(), Every: time.Duration(cfg.Every), Part: w.ask.Part}
+	cfg := w.cfg.Settings().Vaults[vault].Verify
+	plan := proof.Plan{Now: w.cfg.Clock(), Every: time.Duration(cfg.Every), Part: w.ask.Part}
 	if s, err := policy.ParseSchedule(cfg.Data, policy.Options{}); err == nil { // else there is none
 		plan.Interval = proof.Interval(s, plan.Now)
 	}
@@ -320,10 +323,10 @@ func (w *verifier) remember(ctx context.Context, it *vault.Item, cfg restore.Ver
 	if err != nil {
 		return err
 	}
-	return w.proofs.Change(it.Vault.Name, it.Name(), func(e *proof.Entry) {
+	return w.cfg.Proofs.Change(it.Vault.Name, it.Name(), func(e *proof.Entry) {
 		e.StructureFaults = faults
 		if faults == 0 {
-			e.Structure = w.Clock()
+			e.Structure = w.cfg.Clock()
 		}
 		if !cfg.Structure {
 			e.DataFaults, e.Data = faults, proof.Oldest(packs)
