@@ -33,6 +33,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/plan"
 	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
@@ -112,6 +113,7 @@ type Agent struct {
 	*rekey.Keeper
 	*work.Desk
 	*retention.Warden
+	*plan.Plan
 	host    string
 	started time.Time
 	jobs    *queue.Queue
@@ -123,7 +125,6 @@ type Agent struct {
 	rules   *ruling.Judge
 	watch   *watch.Watch
 	proofs  *proof.Book
-	plan    *plan
 	process string // tells what this process left behind from what others did
 	pulse   pulse
 	tell    *tell.Teller
@@ -147,7 +148,7 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	tasks, tctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
 	tasks.Go(func() error { a.watch.Run(tctx); return nil })
-	tasks.Go(func() error { a.plan.Run(tctx); return nil })
+	tasks.Go(func() error { a.Plan.Run(tctx); return nil })
 	tasks.Go(func() error { a.tell.Run(tctx); return nil })
 	tasks.Go(func() error { a.tell.ServeMetrics(tctx); return nil })
 	tasks.Go(func() error { a.CleanScratch(tctx); return nil })

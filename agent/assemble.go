@@ -5,12 +5,17 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/config"
+	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/plan"
 	"github.com/cofferbackup/coffer/agent/point"
+	"github.com/cofferbackup/coffer/agent/proof"
+	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/rekey"
 	"github.com/cofferbackup/coffer/agent/retention"
 	"github.com/cofferbackup/coffer/agent/ruling"
+	"github.com/cofferbackup/coffer/agent/schedule"
 	"github.com/cofferbackup/coffer/agent/tell"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/agent/watch"
@@ -22,10 +27,10 @@ import (
 // here; nothing of it is called before all are there.
 func (a *Agent) assemble() {
 	cfg := a.Config
-	a.plan = a.openPlan()
 	a.tell = tell.New(tell.Config{
 		Settings: a.settings, State: a.state, Secret: cfg.Parts.Secret, Audit: a.audit, Jobs: a.jobs,
-		Status: a.Status, Lost: a.lost, Refused: a.reloadFault, Retried: a.retried, Retries: cfg.Parts.Retries,
+		Status: a.Status, Lost: a.lost, Refused: a.reloadFault, Retries: cfg.Parts.Retries,
+		Retried: func(j control.Job) bool { return a.Retried(j) },
 		Health:  func(vault string) custody.Health { return a.watch.Health(vault) },
 		Asked:   func(keys []string) time.Time { return a.watch.Last(keys) },
 		Round:   func(sleep time.Duration) { a.pulse.beat("telling", cfg.Clock(), sleep) },
@@ -49,9 +54,20 @@ func (a *Agent) assemble() {
 		Round:  func(sleep time.Duration) { a.pulse.beat("keys", cfg.Clock(), sleep) },
 		Tell:   a.tell.Keys, Record: a.record, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
 	})
+	a.Plan = plan.Open(plan.Config{
+		Settings: a.settings, State: a.state, Vaults: a.vaults, Refused: a.watch.Refused, Jobs: a.jobs,
+		Backup: func(by, item, policy string, try schedule.Try) (*queue.Job, error) {
+			return a.StartBackup(by, control.BackupRequest{Item: item}, work.Run{Policy: policy, Try: try})
+		},
+		Prune:   func(by, vault string) *queue.Job { return a.StartPrune(by, vault) },
+		Verify:  func(by, vault string, depth proof.Depth) *queue.Job { return a.StartVerify(by, vault, depth) },
+		Explain: func(ctx context.Context, item string) ([]control.PointFate, error) { return a.ExplainItem(ctx, item) },
+		Round:   func(sleep time.Duration) { a.pulse.beat("schedules", cfg.Clock(), sleep) },
+		Host:    a.host, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
+	})
 	a.Desk = work.New(work.Config{
 		Settings: a.settings, State: a.state, Vaults: a.vaults, Points: a.points, Rules: a.rules, Proofs: a.proofs, Jobs: a.jobs, Start: a.start,
-		Source: cfg.Parts.Source, Target: cfg.Parts.Target, Limiter: a.plan.limiter, Good: a.backedUp, Record: a.record,
+		Source: cfg.Parts.Source, Target: cfg.Parts.Target, Limiter: a.Limiter, Good: a.Good, Record: a.record,
 		Host: a.host, Version: cfg.Program.Version, Process: a.process, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
 	})
 	a.Warden = retention.New(retention.Config{

@@ -51,7 +51,7 @@ func (a *Agent) item(ctx, glancing context.Context, name string) (control.Item, 
 	kind, from := sourceOf(cfg)
 	out := control.Item{Name: name, Vault: cfg.Vault, Kind: kind, Source: from}
 	var due time.Time
-	out.Policy, out.Next, due = a.planned(name)
+	out.Policy, out.Next, due = a.Planned(name)
 	out.Overdue = !due.IsZero()
 	out.Proof = a.proofs.Entry(cfg.Vault, name).Proof()
 	err := a.glanceAt(glancing, name, &out)

@@ -30,7 +30,7 @@ func rules() archtest.Rules {
 			{"agent/fault", "agent/state"},
 			{"agent/vault"},
 			{"agent/ruling", "agent/watch", "agent/tell", "agent/point"},
-			{"agent/rekey", "agent/work", "agent/retention"},
+			{"agent/rekey", "agent/work", "agent/retention", "agent/plan"},
 			{"agent"},
 			{"cmd/coffer", "cmd/cofferd"},
 		},

@@ -1,4 +1,4 @@
-package agent
+package plan
 
 import (
 	"context"
@@ -15,37 +15,39 @@ import (
 	"github.com/cofferbackup/coffer/agent/schedule"
 )
 
+var _ control.Policies = (*Plan)(nil)
+
 // upcoming is how many of a policy's next runs are told.
 const upcoming = 5
 
 // Policies implements control.Policies.
-func (a *Agent) Policies(context.Context) ([]control.Policy, error) {
-	cfg := a.settings()
+func (p *Plan) Policies(context.Context) ([]control.Policy, error) {
+	cfg := p.cfg.Settings()
 	out := []control.Policy{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Policies)) {
-		out = append(out, a.describePolicy(cfg, name))
+		out = append(out, p.describePolicy(cfg, name))
 	}
 	return out, nil
 }
 
 // describePolicy says how a policy stands.
-func (a *Agent) describePolicy(cfg *config.Config, name string) control.Policy {
-	p := cfg.Policies[name]
-	out := control.Policy{Name: name, Schedule: p.Schedule, Timezone: p.Timezone, Retention: control.KeepsEverything}
-	if r, ok := p.Keeps(); ok {
+func (p *Plan) describePolicy(cfg *config.Config, name string) control.Policy {
+	of := cfg.Policies[name]
+	out := control.Policy{Name: name, Schedule: of.Schedule, Timezone: of.Timezone, Retention: control.KeepsEverything}
+	if r, ok := of.Keeps(); ok {
 		out.Retention = retentionWords(r)
 	}
-	for _, item := range p.Items {
-		t := a.backupTask(cfg, name, item)
-		t.Blocked = a.blocked(cfg.Items[item].Vault)
-		s := a.plan.State(t)
+	for _, item := range of.Items {
+		t := p.backupTask(cfg, name, item)
+		t.Blocked = p.blocked(cfg.Items[item].Vault)
+		s := p.runner.State(t)
 		it := control.PolicyItem{Item: item, Last: s.Last, Next: s.Next, Failures: s.Failures, Job: s.Job, Paused: s.Paused}
-		if j, err := a.jobs.Get(s.Job); err == nil && s.Failures > 0 {
+		if j, err := p.cfg.Jobs.Get(s.Job); err == nil && s.Failures > 0 {
 			it.Error = j.Snapshot().Error
 		}
 		out.Items = append(out.Items, it)
 		if runs, err := t.Spec.Schedule(); err == nil && runs != nil {
-			out.Next = append(out.Next, runs.Runs(a.Clock(), upcoming)...)
+			out.Next = append(out.Next, runs.Runs(p.cfg.Clock(), upcoming)...)
 		}
 	}
 	slices.SortFunc(out.Next, time.Time.Compare)
@@ -58,15 +60,15 @@ func (a *Agent) describePolicy(cfg *config.Config, name string) control.Policy {
 func noPolicy(name string) error { return fault.NotFound("policy", name, "coffer policy list") }
 
 // Explain implements control.Policies.
-func (a *Agent) Explain(ctx context.Context, name string) (control.Explanation, error) {
-	cfg := a.settings()
-	p, ok := cfg.Policies[name]
+func (p *Plan) Explain(ctx context.Context, name string) (control.Explanation, error) {
+	cfg := p.cfg.Settings()
+	of, ok := cfg.Policies[name]
 	if !ok {
 		return control.Explanation{}, noPolicy(name)
 	}
-	out := control.Explanation{Policy: a.describePolicy(cfg, name), Points: []control.PointFate{}}
-	for _, item := range p.Items {
-		fates, err := a.ExplainItem(ctx, item)
+	out := control.Explanation{Policy: p.describePolicy(cfg, name), Points: []control.PointFate{}}
+	for _, item := range of.Items {
+		fates, err := p.cfg.Explain(ctx, item)
 		if control.CodeOf(err) == control.CodeNotFound {
 			continue // nothing there yet
 		}
@@ -106,13 +108,13 @@ func retentionWords(r policy.Retention) string {
 
 // RunPolicy implements control.Policies. What it starts is beside the schedule: it
 // changes nothing about when the policy runs next.
-func (a *Agent) RunPolicy(ctx context.Context, req control.PolicyRun) ([]control.Job, error) {
-	cfg := a.settings()
-	p, ok := cfg.Policies[req.Name]
+func (p *Plan) RunPolicy(ctx context.Context, req control.PolicyRun) ([]control.Job, error) {
+	cfg := p.cfg.Settings()
+	of, ok := cfg.Policies[req.Name]
 	if !ok {
 		return nil, noPolicy(req.Name)
 	}
-	items := p.Items
+	items := of.Items
 	if req.Item != "" {
 		if !slices.Contains(items, req.Item) {
 			return nil, &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("policy %s has no item %q", req.Name, req.Item),
@@ -122,7 +124,7 @@ func (a *Agent) RunPolicy(ctx context.Context, req control.PolicyRun) ([]control
 	}
 	var out []control.Job
 	for _, item := range items {
-		j, err := a.ask(a.backupTask(cfg, req.Name, item), control.PeerFrom(ctx).String())
+		j, err := p.ask(p.backupTask(cfg, req.Name, item), control.PeerFrom(ctx).String())
 		if err != nil {
 			return out, err
 		}
@@ -132,13 +134,13 @@ func (a *Agent) RunPolicy(ctx context.Context, req control.PolicyRun) ([]control
 }
 
 // ask starts a run that somebody asks for, or returns the one that has not ended.
-func (a *Agent) ask(t schedule.Task, by string) (control.Job, error) {
+func (p *Plan) ask(t schedule.Task, by string) (control.Job, error) {
 	for {
-		id, begun, err := a.plan.Ask(t, by)
+		id, begun, err := p.runner.Ask(t, by)
 		if err != nil {
 			return control.Job{}, err
 		}
-		j, err := a.jobs.Get(id)
+		j, err := p.cfg.Jobs.Get(id)
 		if err != nil {
 			return control.Job{}, err
 		}
@@ -146,6 +148,6 @@ func (a *Agent) ask(t schedule.Task, by string) (control.Job, error) {
 		if begun || !s.State.Ended() {
 			return s, nil
 		}
-		a.plan.Ended(t, id, outcome(s)) // it did just now, and nobody has said so yet
+		p.runner.Ended(t, id, outcome(s)) // it did just now, and nobody has said so yet
 	}
 }

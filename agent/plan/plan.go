@@ -1,9 +1,13 @@
-package agent
+// Package plan is what the agent does by itself, and when: the policies of the configuration
+// for their items, and what its vaults have done again and again.
+package plan
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -16,13 +20,39 @@ import (
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/schedule"
-	"github.com/cofferbackup/coffer/agent/work"
+	"github.com/cofferbackup/coffer/agent/state"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/internal/throttle"
 )
 
-// plan is what the agent does by itself, and when.
-type plan struct {
-	*schedule.Runner
+// Config of a plan: exactly what it uses.
+type Config struct {
+	Settings func() *config.Config // as they are now; never changed
+	State    *state.Folder
+	Vaults   *vault.Set
+	// Refused returns an error if the keys of a vault were taken away.
+	Refused func(vault string) error
+	Jobs    *queue.Queue
+	// Backup starts a backup of an item, as a try of a run of a policy; Prune starts the
+	// prune of a vault, and Verify a verification.
+	Backup func(by, item, policy string, try schedule.Try) (*queue.Job, error)
+	Prune  func(by, vault string) *queue.Job
+	Verify func(by, vault string, depth proof.Depth) *queue.Job
+	// Explain says of each point of an item why it is kept, or when it goes.
+	Explain func(ctx context.Context, item string) ([]control.PointFate, error)
+	// Round is told that the plan looks for what is due.
+	Round func(sleep time.Duration)
+	Host  string
+	Clock func() time.Time
+	After func(time.Duration) <-chan time.Time
+	Log   *slog.Logger
+}
+
+// Plan is what the agent does by itself, and when. It implements control.Policies, and is
+// safe for concurrent use.
+type Plan struct {
+	cfg    Config
+	runner *schedule.Runner
 
 	mu     sync.Mutex
 	limits map[string]*throttle.Limiter // of what backups read, by policy
@@ -64,30 +94,36 @@ func dutyOf(task string) duty {
 // vaultAttempts are those of what is done to vaults: it comes again soon enough.
 var vaultAttempts = policy.Attempts{Tries: 3, First: 5 * time.Minute, Longest: time.Hour}
 
-func (a *Agent) openPlan() *plan {
-	began := a.Clock()
-	return &plan{limits: make(map[string]*throttle.Limiter), Runner: schedule.Open(schedule.Config{
-		Memory: schedule.File(a.state.Path("schedule.json")), Clock: a.Clock, After: a.After, Log: a.Log,
-		Elapsed: func() time.Duration { return a.Clock().Sub(began) }, // by the monotonic clock, which time.Now has too
+// Open reads what is remembered of runs. Nothing is started before Run.
+func Open(cfg Config) *Plan {
+	p := &Plan{cfg: cfg, limits: make(map[string]*throttle.Limiter)}
+	began := cfg.Clock()
+	p.runner = schedule.Open(schedule.Config{
+		Memory: schedule.File(cfg.State.Path("schedule.json")), Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
+		Elapsed: func() time.Duration { return cfg.Clock().Sub(began) }, // by the monotonic clock, which time.Now has too
 		Tasks: func() []schedule.Task {
-			a.pulse.beat("schedules", a.Clock(), 0)
-			return a.tasks()
+			cfg.Round(0)
+			return p.tasks()
 		},
-		Start: a.startDue,
-	})}
+		Start: p.startDue,
+	})
+	return p
 }
 
+// Run starts what is due until ctx ends.
+func (p *Plan) Run(ctx context.Context) { p.runner.Run(ctx) }
+
 // tasks are what the configuration asks for now.
-func (a *Agent) tasks() []schedule.Task {
-	cfg := a.settings()
+func (p *Plan) tasks() []schedule.Task {
+	cfg := p.cfg.Settings()
 	blocked := make(map[string]string)
 	for name := range cfg.Vaults {
-		blocked[name] = a.blocked(name)
+		blocked[name] = p.blocked(name)
 	}
 	var out []schedule.Task
 	for _, name := range slices.Sorted(maps.Keys(cfg.Policies)) {
 		for _, item := range cfg.Policies[name].Items {
-			t := a.backupTask(cfg, name, item)
+			t := p.backupTask(cfg, name, item)
 			t.Blocked = blocked[cfg.Items[item].Vault]
 			out = append(out, t)
 		}
@@ -107,52 +143,52 @@ func (a *Agent) tasks() []schedule.Task {
 }
 
 // backupTask is the task of an item of a policy.
-func (a *Agent) backupTask(cfg *config.Config, name, item string) schedule.Task {
-	p := cfg.Policies[name]
-	t := schedule.Task{Name: duty{item: item}.String(), Attempts: p.Tries()}
-	if p.Schedule != "" {
-		t.Spec = schedule.Spec{Text: p.Schedule, Zone: cmp.Or(p.Timezone, "Local"), Not: strings.Join(p.Not, "\n"), Jitter: time.Duration(p.Jitter)}
-		if p.Jitter > 0 {
-			t.Spec.Seed = a.host + "/" + cfg.Items[item].Vault + "/" + item
+func (p *Plan) backupTask(cfg *config.Config, name, item string) schedule.Task {
+	of := cfg.Policies[name]
+	t := schedule.Task{Name: duty{item: item}.String(), Attempts: of.Tries()}
+	if of.Schedule != "" {
+		t.Spec = schedule.Spec{Text: of.Schedule, Zone: cmp.Or(of.Timezone, "Local"), Not: strings.Join(of.Not, "\n"), Jitter: time.Duration(of.Jitter)}
+		if of.Jitter > 0 {
+			t.Spec.Seed = p.cfg.Host + "/" + cfg.Items[item].Vault + "/" + item
 		}
 	}
 	return t
 }
 
 // blocked says why nothing can be done with a vault now; "" if it can.
-func (a *Agent) blocked(vault string) string {
-	if _, err := a.vaults.Pinned(vault); err != nil {
+func (p *Plan) blocked(vault string) string {
+	if _, err := p.cfg.Vaults.Pinned(vault); err != nil {
 		return "vault " + vault + " is not made yet"
 	}
-	if err := a.watch.Refused(vault); err != nil {
+	if err := p.cfg.Refused(vault); err != nil {
 		return control.AsError(err).Message
 	}
 	return ""
 }
 
 // startDue starts what is due.
-func (a *Agent) startDue(t schedule.Task, try schedule.Try) (int64, error) {
+func (p *Plan) startDue(t schedule.Task, try schedule.Try) (int64, error) {
 	d := dutyOf(t.Name)
 	var j *queue.Job
 	var err error
 	by := "schedule of vault " + d.vault
 	switch {
 	case d.item != "":
-		name, _ := a.settings().PolicyOf(d.item)
-		j, err = a.StartBackup(cmp.Or(try.By, "policy "+name), control.BackupRequest{Item: d.item}, work.Run{Policy: name, Try: try})
+		name, _ := p.cfg.Settings().PolicyOf(d.item)
+		j, err = p.cfg.Backup(cmp.Or(try.By, "policy "+name), d.item, name, try)
 	case d.what == dutyPrune:
-		j = a.StartPrune(by, d.vault)
+		j = p.cfg.Prune(by, d.vault)
 	case d.what == dutyStructure:
-		j = a.StartVerify(by, d.vault, proof.Structure)
+		j = p.cfg.Verify(by, d.vault, proof.Structure)
 	case d.what == dutyData:
-		j = a.StartVerify(by, d.vault, proof.Data)
+		j = p.cfg.Verify(by, d.vault, proof.Data)
 	case d.what == dutyRestore:
-		j = a.StartVerify(by, d.vault, proof.Restored)
+		j = p.cfg.Verify(by, d.vault, proof.Restored)
 	}
 	if err != nil {
 		return 0, err
 	}
-	a.jobs.Then(j, func() { a.plan.Ended(t, j.ID(), outcome(j.Snapshot())) })
+	p.cfg.Jobs.Then(j, func() { p.runner.Ended(t, j.ID(), outcome(j.Snapshot())) })
 	return j.ID(), nil
 }
 
@@ -175,18 +211,18 @@ func outcome(j control.Job) schedule.Outcome {
 	return schedule.Failed
 }
 
-// retried tells whether a job that has failed is tried again by itself.
-func (a *Agent) retried(j control.Job) bool {
+// Retried tells whether a job that has failed is tried again by itself.
+func (p *Plan) Retried(j control.Job) bool {
 	if j.Try == 0 || j.State != control.JobFailed {
 		return false
 	}
-	cfg := a.settings()
+	cfg := p.cfg.Settings()
 	name, _ := cfg.PolicyOf(j.Item) // as it is called now
 	if name == "" {
 		return false
 	}
-	t := a.backupTask(cfg, name, j.Item)
-	s := a.plan.State(t)
+	t := p.backupTask(cfg, name, j.Item)
+	s := p.runner.State(t)
 	if s.Job != j.ID {
 		return false
 	}
@@ -195,32 +231,32 @@ func (a *Agent) retried(j control.Job) bool {
 		return !s.Asked
 	case schedule.Failed:
 		// Before or after the scheduler has heard of it.
-		return !s.Retry.IsZero() || s.Running && a.plan.WillRetry(t, schedule.Try{Number: j.Try, Began: s.Began, Asked: s.Asked})
+		return !s.Retry.IsZero() || s.Running && p.runner.WillRetry(t, schedule.Try{Number: j.Try, Began: s.Began, Asked: s.Asked})
 	}
 	return false
 }
 
-// planned says which policy an item is in, when it is to be backed up next, and since
+// Planned says which policy an item is in, when it is to be backed up next, and since
 // when a backup has been due of which no good point came.
-func (a *Agent) planned(item string) (name string, next, overdue time.Time) {
-	cfg := a.settings()
+func (p *Plan) Planned(item string) (name string, next, overdue time.Time) {
+	cfg := p.cfg.Settings()
 	if name, _ = cfg.PolicyOf(item); name == "" {
 		return "", next, overdue
 	}
-	t := a.backupTask(cfg, name, item)
-	t.Blocked = a.blocked(cfg.Items[item].Vault)
-	s := a.plan.State(t)
+	t := p.backupTask(cfg, name, item)
+	t.Blocked = p.blocked(cfg.Items[item].Vault)
+	s := p.runner.State(t)
 	return name, s.Next, s.Overdue
 }
 
-// backedUp notes that an item has a good point of a backup that began then.
-func (a *Agent) backedUp(item string, began time.Time) {
-	a.plan.Good(duty{item: item}.String(), began)
+// Good notes that an item has a good point of a backup that began then.
+func (p *Plan) Good(item string, began time.Time) {
+	p.runner.Good(duty{item: item}.String(), began)
 }
 
-// limiter is what holds back the reading of a policy's backups, at the rate that is
+// Limiter is what holds back the reading of a policy's backups, at the rate that is
 // asked for now; nil if nothing does.
-func (p *plan) limiter(name string, rate config.Size) *throttle.Limiter {
+func (p *Plan) Limiter(name string, rate config.Size) *throttle.Limiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := p.limits[name]
@@ -234,19 +270,19 @@ func (p *plan) limiter(name string, rate config.Size) *throttle.Limiter {
 	return l
 }
 
-// replanned looks at the tasks anew after a change of the configuration, and says what
+// Replanned looks at the tasks anew after a change of the configuration, and says what
 // of it may surprise: what is not backed up any more, and points that may go.
-func (a *Agent) replanned(before, now *config.Config) (notes []string) {
+func (p *Plan) Replanned(before, now *config.Config) (notes []string) {
 	for _, item := range slices.Sorted(maps.Keys(before.Items)) {
 		if note := changed(before, now, item); note != "" {
-			a.Log.Warn("configuration changed", "says", note)
+			p.cfg.Log.Warn("configuration changed", "says", note)
 			notes = append(notes, note)
 		}
 	}
-	for name, p := range now.Policies {
-		a.plan.limiter(name, p.ReadLimit)
+	for name, of := range now.Policies {
+		p.Limiter(name, of.ReadLimit)
 	}
-	a.plan.Wake()
+	p.runner.Wake()
 	if more := len(notes) - maxNotes; more > 0 {
 		notes = append(notes[:maxNotes], fmt.Sprintf("and %d more, in the agent's log", more))
 	}
