@@ -1,5 +1,5 @@
-// Package agent is the service: it holds the vaults and keys of the configuration
-// open, runs jobs, and answers the control socket.
+// Package agent is the service: it makes its parts known to each other, runs them, and
+// answers the control socket through them. What is done is done in the packages beneath.
 //
 // Invariants:
 //   - One agent per state folder.
@@ -107,13 +107,14 @@ type MakeKeyOptions struct {
 // Stream is a caller's data.
 type Stream = io.Reader
 
-// Agent is a running service. It implements control.Backend.
+// Agent is a running service. It implements control.Backend, much of it by what it embeds.
 type Agent struct {
 	Config
 	*rekey.Keeper
 	*work.Desk
 	*retention.Warden
 	*plan.Plan
+
 	host    string
 	started time.Time
 	jobs    *queue.Queue

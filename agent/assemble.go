@@ -79,7 +79,7 @@ func (a *Agent) assemble() {
 		MakeVersion: func(ctx context.Context, name string, key config.Key) (kek.Ref, error) {
 			return cfg.Parts.MakeKey(ctx, name, key, MakeKeyOptions{})
 		},
-		Backup: a.Try, ReadBack: a.ReadBack, Record: a.record, Clock: cfg.Clock, Log: cfg.Log,
+		Backup: a.TryBackup, ReadBack: a.ReadBack, Record: a.record, Clock: cfg.Clock, Log: cfg.Log,
 	})
 }
 

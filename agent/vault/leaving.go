@@ -15,34 +15,6 @@ type leaving struct {
 	names map[catalog.PointName]struct{}
 }
 
-func (l *leaving) add(name catalog.PointName) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.names == nil {
-		l.names = make(map[catalog.PointName]struct{})
-	}
-	l.names[name] = struct{}{}
-}
-
-func (l *leaving) remove(name catalog.PointName) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.names, name)
-}
-
-func (l *leaving) has(name catalog.PointName) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, ok := l.names[name]
-	return ok
-}
-
-func (l *leaving) clear() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.names = nil
-}
-
 // Removing has a prune be the only one of the item that this agent runs. The function that
 // it returns ends it.
 func (it *Item) Removing(ctx context.Context) (end func(), err error) {
@@ -50,16 +22,34 @@ func (it *Item) Removing(ctx context.Context) (end func(), err error) {
 		return nil, err
 	}
 	return func() {
-		it.leaving.clear()
+		it.leaving.mu.Lock()
+		clear(it.leaving.names)
+		it.leaving.mu.Unlock()
 		it.pruning.Leave()
 	}, nil
 }
 
 // Leave says that a prune is about to remove a point.
-func (it *Item) Leave(name catalog.PointName) { it.leaving.add(name) }
+func (it *Item) Leave(name catalog.PointName) {
+	it.leaving.mu.Lock()
+	defer it.leaving.mu.Unlock()
+	if it.leaving.names == nil {
+		it.leaving.names = make(map[catalog.PointName]struct{})
+	}
+	it.leaving.names[name] = struct{}{}
+}
 
 // Stay takes Leave back.
-func (it *Item) Stay(name catalog.PointName) { it.leaving.remove(name) }
+func (it *Item) Stay(name catalog.PointName) {
+	it.leaving.mu.Lock()
+	defer it.leaving.mu.Unlock()
+	delete(it.leaving.names, name)
+}
 
 // Leaves tells whether a prune is about to remove a point, or has just done it.
-func (it *Item) Leaves(name catalog.PointName) bool { return it.leaving.has(name) }
+func (it *Item) Leaves(name catalog.PointName) bool {
+	it.leaving.mu.Lock()
+	defer it.leaving.mu.Unlock()
+	_, ok := it.leaving.names[name]
+	return ok
+}

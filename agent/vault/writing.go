@@ -7,14 +7,13 @@ import (
 	"github.com/cofferbackup/coffer/catalog"
 )
 
-// BringUp brings the item's index up to the vault. While a backup runs it is: only
-// the backup changes it then.
+// BringUp brings the item's index up to the vault.
 func (it *Item) BringUp(ctx context.Context) error {
 	return it.WhenUp(ctx, func() error { return nil })
 }
 
-// WhenUp calls do when the item's index is brought up to the vault, and has nobody else
-// bring it up meanwhile.
+// WhenUp calls do when the item's index is up to the vault, and has nobody else bring it up
+// meanwhile. While a backup runs it is: only the backup changes it then.
 func (it *Item) WhenUp(ctx context.Context, do func() error) error {
 	it.sync.Lock()
 	defer it.sync.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/cofferbackup/coffer/restore"
 )
 
-// Try backs an item up for a drill.
-func (d *Desk) Try(ctx context.Context, name string) (*catalog.Point, error) {
+// TryBackup backs an item up for a drill.
+func (d *Desk) TryBackup(ctx context.Context, name string) (*catalog.Point, error) {
 	it, err := d.cfg.Vaults.Protected(ctx, name)
 	if err != nil {
 		return nil, err
