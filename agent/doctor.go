@@ -16,7 +16,8 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/doctor"
-	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/vault"
 )
 
 // Diagnose implements control.System: it tries everything that the agent depends on.
@@ -37,7 +38,7 @@ func one(subject, what string, try func(ctx context.Context) control.Check) doct
 // lookAtHost looks at what the agent has on this machine.
 func (a *Agent) lookAtHost(cfg *config.Config) []doctor.Look {
 	looks := []doctor.Look{
-		{Subject: "state folder", What: "write", Try: func(context.Context) []control.Check { return doctor.Folder(a.state.dir) }},
+		{Subject: "state folder", What: "write", Try: func(context.Context) []control.Check { return doctor.Folder(a.state.Dir()) }},
 		one("clock", "synchronised", func(context.Context) control.Check { return doctor.Clock() }),
 		one("audit log", "chain", func(ctx context.Context) control.Check {
 			const next = "make room in, or mend, the agent's state folder; then: coffer audit verify"
@@ -126,9 +127,6 @@ func (a *Agent) secretsOf(cfg *config.Config) []string {
 	return slices.Compact(refs)
 }
 
-// descriptor is the object of a vault that never changes (docs/format.md).
-const descriptor = store.Key("vault")
-
 // lookAtVaults looks at stores and keys.
 func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 	var looks []doctor.Look
@@ -137,11 +135,11 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 		looks = append(looks, doctor.Look{Subject: "store of " + name, What: "reach and list", Try: func(ctx context.Context) []control.Check {
 			st, err := a.Parts.Store(ctx, v)
 			if err != nil {
-				wire := control.AsError(Fault(err))
+				wire := control.AsError(fault.Of(err))
 				return []control.Check{doctor.Bad("reach and list", cmp.Or(wire.Next, "correct vaults."+name+".store in the config"), "%s", wire.Message)}
 			}
-			defer closeStore(st, name, a.Log)
-			ask := doctor.StoreAsk{Known: descriptor, Now: a.Clock(), Lock: v.Lock != nil}
+			defer vault.CloseStore(st, name, a.Log)
+			ask := doctor.StoreAsk{Known: vault.Descriptor, Now: a.Clock(), Lock: v.Lock != nil}
 			if ask.Lock {
 				ask.Under = "items/"
 			}
@@ -251,12 +249,12 @@ func (a *Agent) checkPoints(ctx context.Context, name string) control.Check {
 	case shown.Points == 0:
 		return doctor.Warning(what, "make one: coffer backup "+name, "it has no point yet")
 	}
-	it, p, err := a.open(ctx, name, "", "")
+	it, p, err := a.points.Open(ctx, name, "", "")
 	if err != nil {
-		wire := control.AsError(Fault(err))
+		wire := control.AsError(fault.Of(err))
 		return doctor.Bad(what, wire.Next, "%s", wire.Message)
 	}
-	it.close()
+	it.Close()
 	if newer(p.Agent, a.Program.Version) {
 		return doctor.Warning(what, "bring this host to the same version", "the last point was written by version %s, and this is %s", p.Agent, a.Program.Version)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/cofferbackup/coffer/agent/fault"
 )
 
 // glance is how long a status waits for stores and keys, all of them together.
@@ -16,5 +18,5 @@ func overdue(ctx, glancing context.Context, err, silent error) error {
 	if err == nil || glancing.Err() == nil || ctx.Err() != nil {
 		return err
 	}
-	return Fault(fmt.Errorf("%w within %s: %v", silent, glance, err))
+	return fault.Of(fmt.Errorf("%w within %s: %v", silent, glance, err))
 }

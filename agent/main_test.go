@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/backup/source"
 	sourcefiles "github.com/cofferbackup/coffer/backup/source/files"
 	"github.com/cofferbackup/coffer/backup/source/stream"
@@ -228,7 +229,7 @@ func (b *bench) parts(log *slog.Logger) agent.Parts {
 			return sourcefiles.New(sourcefiles.Config{Paths: item.Files.Paths, Clock: b.clock.Now})
 		},
 		Target: func(path string) (target.Target, error) { return targetfiles.New(targetfiles.Config{Path: path}) },
-		Index: func(ctx context.Context, path string) (agent.Index, error) {
+		Index: func(ctx context.Context, path string) (vault.Index, error) {
 			return sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
 		},
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/catalog/scrub"
 	"github.com/cofferbackup/coffer/store"
 )
@@ -75,7 +75,7 @@ func runScrub(ctx context.Context, o scrubOptions, out io.Writer) error {
 		err = &control.Error{Code: control.CodeStore, Message: err.Error(), Next: "correct --store, or mount what it names"}
 	}
 	if err != nil {
-		return agent.Fault(err)
+		return fault.Of(err)
 	}
 	defer st.Close()
 	began := time.Now()
@@ -88,7 +88,7 @@ func runScrub(ctx context.Context, o scrubOptions, out io.Writer) error {
 		hidden, err = addConcealed(ctx, st, report, log)
 	}
 	if err != nil {
-		return agent.Fault(err)
+		return fault.Of(err)
 	}
 	if o.json {
 		err = printScrubJSON(out, o.store, report)
@@ -99,7 +99,7 @@ func runScrub(ctx context.Context, o scrubOptions, out io.Writer) error {
 		next := "see which points they reach: coffer verify; it says what can still be restored, and from what"
 		switch {
 		case hidden:
-			next = agent.HiddenNext
+			next = fault.HiddenNext
 		case len(report.Kinds) == 0:
 			next = "correct --store: nothing of a vault is there; the recovery sheet says where the vault is"
 		}
