@@ -113,3 +113,11 @@ func open(t *testing.T, pool *pkcs11.Pool, uri string) kek.Key {
 	})
 	return key
 }
+
+// keyOn makes a key on a token, and opens it.
+func keyOn(t *testing.T, tok testkit.Token) (kek.Key, *bench) {
+	t.Helper()
+	pool, b := newPool(t)
+	create(t, pool, tok.URI("kek"))
+	return open(t, pool, tok.URI("kek")), b
+}

@@ -154,13 +154,10 @@ func TestForeignIDs(t *testing.T) {
 func TestUnsuitable(t *testing.T) {
 	tok := testkit.SoftHSM(t)
 	pool, _ := newPool(t)
-	flag := func(attribute crypto11.AttributeType, value bool) func(crypto11.AttributeSet) {
-		return func(private crypto11.AttributeSet) { must(t, private.Set(attribute, value)) }
-	}
 	token(t, tok, func(c *crypto11.Context) {
-		generate(t, c, "extractable", []byte{1}, flag(crypto11.CkaExtractable, true))
-		generate(t, c, "readable", []byte{2}, flag(crypto11.CkaSensitive, false))
-		generate(t, c, "signer", []byte{3}, flag(crypto11.CkaDecrypt, false))
+		generate(t, c, "extractable", []byte{1}, flag(t, crypto11.CkaExtractable, true))
+		generate(t, c, "readable", []byte{2}, flag(t, crypto11.CkaSensitive, false))
+		generate(t, c, "signer", []byte{3}, flag(t, crypto11.CkaDecrypt, false))
 		_, err := c.GenerateRSAKeyPairWithLabel([]byte{4}, []byte("small"), 1024)
 		must(t, err)
 		_, err = c.GenerateECDSAKeyPairWithLabel([]byte{5}, []byte("elliptic"), elliptic.P256())
@@ -204,9 +201,7 @@ func TestUnsuitable(t *testing.T) {
 // TestCautions: NSS does not vouch for keys, even those that it made.
 func TestCautions(t *testing.T) {
 	tok := testkit.NSS(t)
-	pool, b := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, b := keyOn(t, tok)
 	c, ok := key.(kek.Cautioner)
 	if !ok || len(c.Cautions()) != 1 || !strings.Contains(c.Cautions()[0], "CKA_LOCAL") {
 		t.Fatalf("the key has no caution about CKA_LOCAL")
@@ -258,9 +253,7 @@ func TestTwins(t *testing.T) {
 // connection on, and works again when it is back.
 func TestTakenAway(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, _ := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, _ := keyOn(t, tok)
 	token(t, tok, func(c *crypto11.Context) { must(t, onlyPair(t, c).Delete()) })
 	faults.Fail(testkit.DecryptInit, sessionInvalid, 1)
 	if err := key.Check(t.Context()); !errors.Is(err, kek.ErrMissing) {
@@ -305,6 +298,11 @@ func generate(t *testing.T, c *crypto11.Context, label string, id []byte, change
 	}
 	_, err = c.GenerateRSAKeyPairWithAttributes(public, private, 2048)
 	must(t, err)
+}
+
+// flag changes an attribute of a private key to be.
+func flag(t *testing.T, attribute crypto11.AttributeType, value bool) func(crypto11.AttributeSet) {
+	return func(private crypto11.AttributeSet) { must(t, private.Set(attribute, value)) }
 }
 
 // pin adds an id to a URI.

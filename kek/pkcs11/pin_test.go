@@ -80,9 +80,7 @@ func TestWrongPINBesideOpenToken(t *testing.T) {
 // TestPINChanges: the PIN is wrong when a lost connection is made anew.
 func TestPINChanges(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, b := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, b := keyOn(t, tok)
 	before := faults.Calls(testkit.Login)
 
 	tok.WritePIN(t, wrongPIN)
