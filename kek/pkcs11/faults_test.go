@@ -232,17 +232,17 @@ func TestNegotiationIsNotFooled(t *testing.T) {
 	create(t, pool, tok.URI("kek"))
 	for _, code := range []uint64{deviceError, generalError, operationActive, deviceMemory} {
 		faults.Fail(testkit.DecryptInit, code, 1)
-		key, err := pool.Open(t.Context(), "main", tok.URI("kek"))
+		keys, err := pool.Versions(t.Context(), "main", tok.URI("kek"))
 		if err != nil {
 			if !errors.Is(err, kek.ErrUnreachable) {
-				t.Errorf("Open with code %#x = %v", code, err)
+				t.Errorf("Versions with code %#x = %v", code, err)
 			}
 			continue
 		}
-		if got := key.Ref().Algorithm; got != kek.OAEPSHA256 {
+		if got := keys[0].Ref().Algorithm; got != kek.OAEPSHA256 {
 			t.Errorf("with code %#x the key is one of %v", code, got)
 		}
-		if err := key.Close(); err != nil {
+		if err := keys[0].Close(); err != nil {
 			t.Error(err)
 		}
 		b.pass(time.Minute)
@@ -357,10 +357,11 @@ func TestHungClose(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
 	pool, _ := newPool(t)
 	create(t, pool, tok.URI("kek"))
-	key, err := pool.Open(t.Context(), "main", tok.URI("kek"))
+	keys, err := pool.Versions(t.Context(), "main", tok.URI("kek"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	key := keys[0]
 	faults.Hang(testkit.Decrypt)
 	defer faults.Release(testkit.Decrypt)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -377,7 +378,7 @@ func TestHungClose(t *testing.T) {
 	}
 }
 
-// TestHungOpen: so does Open, wherever the library hangs.
+// TestHungOpen: so does Versions, wherever the library hangs.
 func TestHungOpen(t *testing.T) {
 	for _, fn := range []testkit.Function{testkit.Initialize, testkit.Login, testkit.FindObjectsInit, testkit.DecryptInit} {
 		t.Run(fmt.Sprint(int(fn)), func(t *testing.T) {
@@ -389,10 +390,10 @@ func TestHungOpen(t *testing.T) {
 			for range 2 {
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				began := time.Now()
-				_, err := pool.Open(ctx, "main", tok.URI("kek"))
+				_, err := pool.Versions(ctx, "main", tok.URI("kek"))
 				cancel()
 				if !errors.Is(err, kek.ErrUnreachable) {
-					t.Errorf("Open of a hung token = %v, want %v", err, kek.ErrUnreachable)
+					t.Errorf("Versions of a hung token = %v, want %v", err, kek.ErrUnreachable)
 				}
 				if took := time.Since(began); took > 1500*time.Millisecond {
 					t.Errorf("it took %v", took)

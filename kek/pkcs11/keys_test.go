@@ -92,11 +92,11 @@ func TestVersions(t *testing.T) {
 	slices.Reverse(refs)
 
 	if got := open(t, pool, tok.URI("kek")).Ref(); got.Fingerprint != refs[0].Fingerprint || got.Version != refs[0].Version {
-		t.Errorf("Open takes version %s, want the newest, %s", got.Version, refs[0].Version)
+		t.Errorf("the first is version %s, want the newest, %s", got.Version, refs[0].Version)
 	}
 	pinned := open(t, pool, pin(t, tok.URI("kek"), oldest.Version))
 	if pinned.Ref().Fingerprint != oldest.Fingerprint {
-		t.Errorf("Open with an id takes version %s, want %s", pinned.Ref().Version, oldest.Version)
+		t.Errorf("a URI with an id opens version %s, want %s", pinned.Ref().Version, oldest.Version)
 	}
 	keys, err := pool.Versions(t.Context(), "main", tok.URI("kek"))
 	if err != nil {
@@ -173,9 +173,9 @@ func TestUnsuitable(t *testing.T) {
 		"small":       "1024-bit",
 		"elliptic":    "not an RSA key",
 	} {
-		_, err := pool.Open(t.Context(), "main", tok.URI(object))
+		_, err := pool.Versions(t.Context(), "main", tok.URI(object))
 		if !errors.Is(err, kek.ErrUnsuitable) || !strings.Contains(err.Error(), says) {
-			t.Errorf("Open of %s = %v, want %v and %q", object, err, kek.ErrUnsuitable, says)
+			t.Errorf("Versions of %s = %v, want %v and %q", object, err, kek.ErrUnsuitable, says)
 		}
 	}
 	if err := open(t, pool, tok.URI("mixed")).Check(t.Context()); err != nil {
@@ -231,9 +231,9 @@ func TestNotThere(t *testing.T) {
 		{module("/etc/hostname"), kek.ErrUnreachable, "cannot be loaded"},
 		{"pkcs11:token=x", kek.ErrUnsuitable, "object=NAME"},
 	} {
-		_, err := pool.Open(t.Context(), "main", test.uri)
+		_, err := pool.Versions(t.Context(), "main", test.uri)
 		if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) {
-			t.Errorf("Open(%s) = %v; want %v and %q", test.uri, err, test.want, test.says)
+			t.Errorf("Versions(%s) = %v; want %v and %q", test.uri, err, test.want, test.says)
 		}
 	}
 }
@@ -243,9 +243,9 @@ func TestTwins(t *testing.T) {
 	one := testkit.SoftHSM(t)
 	two := one.Sibling(t, one.Label)
 	pool, _ := newPool(t)
-	_, err := pool.Open(t.Context(), "main", two.URI("kek"))
+	_, err := pool.Versions(t.Context(), "main", two.URI("kek"))
 	if !errors.Is(err, kek.ErrUnsuitable) || !strings.Contains(err.Error(), "serial=") {
-		t.Errorf("Open = %v, want %v and serial=", err, kek.ErrUnsuitable)
+		t.Errorf("Versions = %v, want %v and serial=", err, kek.ErrUnsuitable)
 	}
 }
 
