@@ -336,38 +336,25 @@ func TestCrash(t *testing.T) {
 			}))
 		}
 	}
-	count := storetest.NewCrash(0, storetest.NotApplied)
-	alive := e.on(t)
-	alive.put = count.Store(alive.objects)
-	_, err := alive.repair()
-	e.check(err)
-	points := 0
-	for n := 1; n <= count.Writes(); n++ {
-		for _, how := range []storetest.Outcome{storetest.NotApplied, storetest.Applied} {
-			t.Run(fmt.Sprintf("write %d %v", n, how), func(t *testing.T) {
-				e := e.on(t)
-				crash := storetest.NewCrash(n, how)
-				e.put = crash.Store(e.objects)
-				if _, err := e.repair(); err != nil && !errors.Is(err, storetest.ErrCrashed) {
-					t.Fatalf("the repair died of something else: %v", err)
-				}
-				e.put = nil
-				done, err := e.repair()
-				e.check(err)
-				if len(done.Left.Findings) > 0 {
-					t.Errorf("left: %+v", done.Left.Findings)
-				}
-				got, skipped, err := e.restore(name)
-				e.check(err)
-				if len(skipped) > 0 || !maps.Equal(got, state) {
-					t.Errorf("the point lacks %v", skipped)
-				}
-				points++
-			})
+	storetest.AtEveryWrite(t, func(t *testing.T, crash *storetest.Crash) (func() error, func()) {
+		after := e.on(t)
+		dead := *after
+		dead.put = crash.Store(after.objects)
+		job := func() error {
+			_, err := dead.repair()
+			return err
 		}
-	}
-	t.Logf("%d crash points", points)
-	if points < 10 {
-		t.Errorf("only %d crash points", points)
-	}
+		return job, func() {
+			done, err := after.repair()
+			after.check(err)
+			if len(done.Left.Findings) > 0 {
+				t.Errorf("left: %+v", done.Left.Findings)
+			}
+			got, skipped, err := after.restore(name)
+			after.check(err)
+			if len(skipped) > 0 || !maps.Equal(got, state) {
+				t.Errorf("the point lacks %v", skipped)
+			}
+		}
+	})
 }
