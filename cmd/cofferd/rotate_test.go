@@ -15,19 +15,6 @@ import (
 	"github.com/cofferbackup/coffer/kek/keyvault/kvtest"
 )
 
-// under is a host with something to back up, and a vault under one key, which its agent
-// makes by these flags.
-func under(t testing.TB, tok testkit.Token, key, entry string, flags ...string) *host {
-	t.Helper()
-	h := newHost(t, keeping("keys: ["+key+"]", entry))
-	h.env = tok.Env
-	furnish(t, h.path("docs"))
-	h.start()
-	h.coffer(append([]string{"key", "create", key}, flags...)...).done()
-	h.vaultCreate()
-	return h
-}
-
 // again starts the agent anew with another configuration.
 func (h *host) again(config string) {
 	h.Helper()
@@ -43,7 +30,9 @@ func TestMoves(t *testing.T) {
 	tok := testkit.SoftHSMApart(t)
 	c := newCloud(t, kvtest.Options{})
 	kek, main, cloud := inFile("kek"), onToken("main", tok), c.entry("cloud", c.KeyURI(inVault, "backup", ""))
-	h := under(t, tok, "kek", kek)
+	h := newHost(t, keeping("keys: [kek]", kek))
+	h.env = tok.Env
+	h.begin("kek")
 	first := h.backup("docs").ID
 	h.backup("more")
 	h.coffer("vault", "mode", "local").says(control.ExitDone, "is software")
@@ -128,7 +117,9 @@ func TestNewVersions(t *testing.T) {
 		"Key Vault": {c.entry("main", c.KeyURI(inVault, "backup", "")), func(h *host) { c.Rotate(inVault, "backup"); h.stop(); h.start() }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := under(t, tok, "main", tt.entry)
+			h := newHost(t, keeping("keys: [main]", tt.entry))
+			h.env = tok.Env
+			h.begin("main")
 			first := h.backup("docs").ID
 			old := h.inUse()
 			if u := h.usage("main"); u.Retirable || u.Secrets != 2 || len(u.Lost) != 2 {
@@ -216,7 +207,9 @@ func TestThousandItems(t *testing.T) {
 	tok, calls := testkit.Faulty(t, testkit.SoftHSMApart(t))
 	c := newCloud(t, kvtest.Options{})
 	kek, main, cloud := inFile("kek"), onToken("main", tok), c.entry("cloud", c.KeyURI(inVault, "backup", ""))
-	h := under(t, tok, "kek", kek, "--bits", "2048")
+	h := newHost(t, keeping("keys: [kek]", kek))
+	h.env = tok.Env
+	h.begin("kek", "--bits", "2048")
 	h.backup("docs")
 	h.stop()
 	h.manyItems(items, "kek.pem")
@@ -266,7 +259,9 @@ func TestKilledRotation(t *testing.T) {
 	tok, server := testkit.ServeHSM(t, testkit.SoftHSMApart(t))
 	c := newCloud(t, kvtest.Options{})
 	kek, main, cloud := inFile("kek"), onToken("main", tok), c.entry("cloud", c.KeyURI(inVault, "backup", ""))
-	h := under(t, tok, "kek", kek)
+	h := newHost(t, keeping("keys: [kek]", kek))
+	h.env = tok.Env
+	h.begin("kek")
 	first := h.backup("docs").ID
 	h.stop()
 	h.manyItems(items, "kek.pem")
