@@ -229,11 +229,7 @@ func (s *Store) Delete(ctx context.Context, key store.Key) error {
 // List implements store.Lister. It passes over objects whose names are not keys.
 func (s *Store) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
-		if err := ctx.Err(); err != nil {
-			yield(store.Info{}, err)
-			return
-		}
-		if err := prefix.CheckPrefix(); err != nil {
+		if err := store.CheckList(ctx, prefix); err != nil {
 			yield(store.Info{}, err)
 			return
 		}
