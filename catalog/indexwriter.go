@@ -29,7 +29,7 @@ func (w *IndexWriter) Add(ctx context.Context, c pack.Contents) error {
 	for _, f := range c.Frames {
 		w.chunks += len(f.Chunks)
 	}
-	if w.chunks < SegmentChunks {
+	if w.chunks < segmentChunks {
 		return nil
 	}
 	return w.Flush(ctx)
