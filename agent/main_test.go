@@ -279,6 +279,18 @@ func (b *bench) idle() {
 	}
 }
 
+// listed are the points of an item, or of all if it is "".
+func (b *bench) listed(item string) ([]control.Point, error) {
+	var out []control.Point
+	for p, err := range b.Points(context.Background(), control.PointsRequest{Item: item}) {
+		if err != nil {
+			return out, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
 // state is the state of a vault's keys.
 func (b *bench) state(vault string) control.KeyState {
 	b.Helper()

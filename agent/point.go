@@ -70,24 +70,80 @@ func (a *Agent) itemNames(only string) []string {
 }
 
 // Points implements control.Points.
-func (a *Agent) Points(ctx context.Context, item string) ([]control.Point, error) {
-	var out []control.Point
-	for _, name := range a.itemNames(item) {
-		before := len(out)
-		err := a.eachPoint(ctx, name, func(p control.Point) error {
-			out = append(out, p)
-			return nil
-		})
-		if control.CodeOf(err) == control.CodeNotFound && item == "" {
-			out = out[:before] // nothing there yet
-			continue
-		}
-		if err != nil {
-			return nil, err
+func (a *Agent) Points(ctx context.Context, req control.PointsRequest) iter.Seq2[control.Point, error] {
+	return func(yield func(control.Point, error) bool) {
+		for _, name := range a.itemNames(req.Item) {
+			for p, err := range a.pointsOf(ctx, name, req.Last) {
+				if control.CodeOf(err) == control.CodeNotFound && req.Item == "" {
+					break // nothing there yet
+				}
+				if !yield(p, err) || err != nil {
+					return
+				}
+			}
 		}
 	}
-	slices.SortStableFunc(out, func(x, y control.Point) int { return x.Time.Compare(y.Time) })
-	return out, nil
+}
+
+// pointsOf yields the points of an item, or only the last so many, oldest first.
+func (a *Agent) pointsOf(ctx context.Context, name string, last int) iter.Seq2[control.Point, error] {
+	return func(yield func(control.Point, error) bool) {
+		it, synced, err := a.remembering(ctx, name)
+		if err != nil {
+			yield(control.Point{}, err)
+			return
+		}
+		defer it.close()
+		if synced.Unopened != nil {
+			yield(control.Point{}, Fault(synced.Unopened))
+			return
+		}
+		fates, err := a.fates(ctx, it)
+		if err != nil {
+			yield(control.Point{}, err)
+			return
+		}
+		for s, err := range it.pointsThere(ctx, last) {
+			if err != nil {
+				yield(control.Point{}, err)
+				return
+			}
+			p := a.wirePoint(it.vault.name, &catalog.Point{Name: s.Name, Item: name, Kind: s.Kind, Host: s.Host,
+				Started: s.Started, Ended: s.Ended, Tags: s.Tags, Stats: s.Stats})
+			p.Damaged = s.Damaged
+			fates.of(s.Name, &p)
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// pointsThere yields what is remembered of the points that are there, oldest first: of
+// all, or of the last so many.
+func (it *item) pointsThere(ctx context.Context, last int) iter.Seq2[catalog.Summary, error] {
+	return func(yield func(catalog.Summary, error) bool) {
+		var newest []catalog.Summary
+		for s, err := range it.index.Summaries(ctx, catalog.PointQuery{Newest: last > 0}) {
+			if err == nil && s.State == catalog.PointGone {
+				continue
+			}
+			if err != nil || last == 0 {
+				if !yield(s, err) || err != nil {
+					return
+				}
+				continue
+			}
+			if newest = append(newest, s); len(newest) == last {
+				break
+			}
+		}
+		for _, s := range slices.Backward(newest) {
+			if !yield(s, nil) {
+				return
+			}
+		}
+	}
 }
 
 // Point implements control.Points.

@@ -169,38 +169,6 @@ func (a *Agent) acknowledge(ctx context.Context, it *item, selector string) ([]c
 	return names, nil
 }
 
-// eachPoint calls f for each point of an item, oldest first.
-func (a *Agent) eachPoint(ctx context.Context, name string, f func(control.Point) error) error {
-	it, synced, err := a.remembering(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer it.close()
-	if synced.Unopened != nil {
-		return Fault(synced.Unopened)
-	}
-	fates, err := a.fates(ctx, it)
-	if err != nil {
-		return err
-	}
-	for s, err := range it.index.Summaries(ctx, catalog.PointQuery{}) {
-		if err != nil {
-			return err
-		}
-		if s.State == catalog.PointGone {
-			continue
-		}
-		p := a.wirePoint(it.vault.name, &catalog.Point{Name: s.Name, Item: name, Kind: s.Kind, Host: s.Host,
-			Started: s.Started, Ended: s.Ended, Tags: s.Tags, Stats: s.Stats})
-		p.Damaged = s.Damaged
-		fates.of(s.Name, &p)
-		if err := f(p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // fates are the holds on an item's points, and when those go that are marked to go.
 type fates struct {
 	all   []catalog.Hold

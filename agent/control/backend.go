@@ -84,8 +84,9 @@ type Items interface {
 // Points are the recovery points. Where a point is named, it is a selector as
 // ParseSelector reads it.
 type Points interface {
-	// Points lists the points of item, or of all items if it is "", oldest first.
-	Points(ctx context.Context, item string) ([]Point, error)
+	// Points lists the points of an item, the oldest first, or those of all items, item
+	// by item. However many there are, few are in memory at a time.
+	Points(ctx context.Context, req PointsRequest) iter.Seq2[Point, error]
 	Point(ctx context.Context, item, point string) (Point, error)
 	// Entries lists what a point holds, in the order of the tree.
 	Entries(ctx context.Context, req EntriesRequest) iter.Seq2[Entry, error]
