@@ -242,7 +242,7 @@ func (a *Agent) lookAtItems(cfg *config.Config) []doctor.Look {
 // checkPoints looks at the points of an item, their index, and who wrote the last one.
 func (a *Agent) checkPoints(ctx context.Context, name string) control.Check {
 	const what = "points and index"
-	shown, err := a.item(ctx, ctx, name)
+	shown, err := a.item(ctx, name, func(out *control.Item) error { return a.lookAt(ctx, name, out) })
 	switch {
 	case err != nil:
 		return doctor.Bad(what, "", "%v", err)

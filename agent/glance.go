@@ -2,8 +2,15 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
+
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/store"
 )
 
 // glance is how long a status waits for stores and keys, all of them together.
@@ -17,4 +24,191 @@ func overdue(ctx, glancing context.Context, err, silent error) error {
 		return err
 	}
 	return Fault(fmt.Errorf("%w within %s: %v", silent, glance, err))
+}
+
+// Of few items, whoever asks has all looked at. Of many, that would be a listing and a
+// key operation for each: the agent looks at them in turns, each once an hour, and who
+// asks is told what is remembered since. What changes with a job is looked at anew.
+
+// glanced is what the last look at the points of an item found. Only what glanceAt fills
+// in counts. One that found a fault is not kept.
+type glanced struct {
+	at   time.Time
+	seen control.Item
+	old  bool // a job for many items has ended since
+}
+
+// turns is in how many looks of the agent at itself each of many items has its turn.
+const turns = int(othersOnce / lookEvery)
+
+// remembers says what may be told of an item without a look at it.
+type remembers func(i int, g glanced) bool
+
+// Items implements control.Items.
+func (a *Agent) Items(ctx context.Context) ([]control.Item, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	return a.items(ctx, func(string) context.Context { return glancing }, func(int, glanced) bool { return true })
+}
+
+// watchItems is Items for the agent's own look at itself, which keeps what is remembered
+// up to date. It takes its time, but for vaults whose store or keys are silent.
+func (a *Agent) watchItems(ctx context.Context) ([]control.Item, error) {
+	a.tell.turn++
+	patience := make(map[string]context.Context)
+	var enough []context.CancelFunc
+	defer func() {
+		for _, cancel := range enough {
+			cancel()
+		}
+	}()
+	glancing := func(vault string) context.Context {
+		now := a.Clock()
+		a.pulse.beat("telling", now, lookEvery)
+		if g := patience[vault]; g != nil && g.Err() != nil {
+			return g // it is silent: none of its items is waited for
+		}
+		g, cancel := context.WithTimeout(ctx, glance)
+		patience[vault], enough = g, append(enough, cancel)
+		return g
+	}
+	return a.items(ctx, glancing, func(i int, g glanced) bool {
+		age := a.Clock().Sub(g.at).Abs()
+		return !g.old && age < othersOnce && (age < lookEvery || i%turns != a.tell.turn%turns)
+	})
+}
+
+// items describes all items, each with what can be learned of it while glancing of its
+// vault lasts, or what is remembered if that will do.
+func (a *Agent) items(ctx context.Context, glancing func(vault string) context.Context, will remembers) ([]control.Item, error) {
+	cfg := a.settings()
+	if len(cfg.Items) <= fewItems {
+		will = func(int, glanced) bool { return false }
+	}
+	out := make([]control.Item, 0, len(cfg.Items))
+	for i, name := range slices.Sorted(maps.Keys(cfg.Items)) {
+		vault := cfg.Items[name].Vault
+		it, err := a.item(ctx, name, func(out *control.Item) error {
+			if g, ok := a.remembered(vault, name); ok && will(i, g) {
+				g.tell(out)
+				return nil
+			}
+			looking := glancing(vault)
+			if looking.Err() != nil && ctx.Err() == nil && len(cfg.Items) > fewItems {
+				return &control.Error{Code: control.CodeBusy, Message: fmt.Sprintf("there are many items, and nothing was seen of this one within %s", glance),
+					Next: "see it alone: coffer item show " + name + "; or wait until the agent has looked at all"}
+			}
+			return overdue(ctx, looking, a.glanceAt(looking, name, out), store.ErrUnavailable)
+		})
+		if control.CodeOf(err) == control.CodeNotFound {
+			continue // a reload has just taken it out
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, it)
+	}
+	return out, nil
+}
+
+// Item implements control.Items.
+func (a *Agent) Item(ctx context.Context, name string) (control.Item, error) {
+	glancing, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	return a.item(ctx, name, func(out *control.Item) error {
+		return overdue(ctx, glancing, a.glanceAt(glancing, name, out), store.ErrUnavailable)
+	})
+}
+
+// item describes an item. see fills in what there is to say of its points.
+func (a *Agent) item(ctx context.Context, name string, see func(*control.Item) error) (control.Item, error) {
+	cfg, ok := a.settings().Items[name]
+	if !ok {
+		return control.Item{}, notFound("item", name, "coffer item list")
+	}
+	kind, from := sourceOf(cfg)
+	out := control.Item{Name: name, Vault: cfg.Vault, Kind: kind, Source: from}
+	var due time.Time
+	out.Policy, out.Next, due = a.planned(name)
+	out.Overdue = !due.IsZero()
+	out.Proof = a.proof(name)
+	if err := see(&out); err != nil && !neverBackedUp(err) {
+		out.Error = control.AsError(err)
+	}
+	return out, ctx.Err()
+}
+
+// neverBackedUp tells whether an item could not be looked at because it has no points.
+func neverBackedUp(err error) bool {
+	return errors.Is(err, catalog.ErrNoItem) || control.CodeOf(err) == control.CodeNotFound
+}
+
+// tell fills in what was seen.
+func (g glanced) tell(out *control.Item) {
+	s := g.seen
+	out.Points, out.StoredBytes, out.Warnings = s.Points, s.StoredBytes, s.Warnings
+	out.LastPoint, out.LastGood, out.SourceBytes = s.LastPoint, s.LastGood, s.SourceBytes
+}
+
+// remembered returns what the last look at an item found. It is forgotten with the open
+// vault: nothing is told of one that has closed.
+func (a *Agent) remembered(vault, name string) (glanced, bool) {
+	if a.refused(vault) != nil {
+		return glanced{}, false
+	}
+	v := a.opened(vault)
+	if v == nil {
+		return glanced{}, false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	g, ok := v.glances[name]
+	return g, ok
+}
+
+// glanceAt fills in what there is to say of an item's points, and remembers it unless
+// something has changed meanwhile.
+func (a *Agent) glanceAt(ctx context.Context, name string, out *control.Item) error {
+	v, err := a.vault(ctx, out.Vault)
+	if err != nil {
+		return err
+	}
+	begun := a.Clock()
+	v.mu.Lock()
+	changes := v.changes
+	v.mu.Unlock()
+	err = a.lookAt(ctx, name, out)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.glances, name)
+	if changes == v.changes && (err == nil || errors.Is(err, catalog.ErrNoItem)) {
+		v.glances[name] = glanced{at: begun, seen: *out}
+	}
+	return err
+}
+
+// changedBy has the items looked at anew that a job may have changed: its own at once,
+// and those of a job for all of them as their turns come.
+func (a *Agent) changedBy(j control.Job) {
+	vault := j.Vault
+	if j.Item != "" {
+		vault = a.settings().Items[j.Item].Vault
+	}
+	for name := range a.settings().Vaults {
+		v := a.opened(name)
+		if v == nil || vault != "" && vault != name {
+			continue
+		}
+		v.mu.Lock()
+		v.changes++
+		if j.Item != "" {
+			delete(v.glances, j.Item)
+		} else {
+			for item, g := range v.glances {
+				g.old = true
+				v.glances[item] = g
+			}
+		}
+		v.mu.Unlock()
+	}
 }

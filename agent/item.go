@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -280,54 +278,8 @@ func pickPoint(ctx context.Context, it *catalog.Item, selector string, loc *time
 		Next: "write more of it: coffer point list " + it.Name()}
 }
 
-// Items implements control.Items.
-func (a *Agent) Items(ctx context.Context) ([]control.Item, error) {
-	glancing, cancel := context.WithTimeout(ctx, glance)
-	defer cancel()
-	var out []control.Item
-	for _, name := range slices.Sorted(maps.Keys(a.settings().Items)) {
-		it, err := a.item(ctx, glancing, name)
-		if control.CodeOf(err) == control.CodeNotFound {
-			continue // a reload has just taken it out
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, it)
-	}
-	return out, nil
-}
-
-// Item implements control.Items.
-func (a *Agent) Item(ctx context.Context, name string) (control.Item, error) {
-	glancing, cancel := context.WithTimeout(ctx, glance)
-	defer cancel()
-	return a.item(ctx, glancing, name)
-}
-
-// item describes an item, with what can be learned of its points while glancing
-// lasts.
-func (a *Agent) item(ctx, glancing context.Context, name string) (control.Item, error) {
-	cfg, ok := a.settings().Items[name]
-	if !ok {
-		return control.Item{}, notFound("item", name, "coffer item list")
-	}
-	kind, from := sourceOf(cfg)
-	out := control.Item{Name: name, Vault: cfg.Vault, Kind: kind, Source: from}
-	var due time.Time
-	out.Policy, out.Next, due = a.planned(name)
-	out.Overdue = !due.IsZero()
-	out.Proof = a.proof(name)
-	err := a.glanceAt(glancing, name, &out)
-	err = overdue(ctx, glancing, err, store.ErrUnavailable)
-	if err != nil && !errors.Is(err, catalog.ErrNoItem) && control.CodeOf(err) != control.CodeNotFound {
-		out.Error = control.AsError(err)
-	}
-	return out, ctx.Err()
-}
-
-// glanceAt fills in what there is to say of an item's points.
-func (a *Agent) glanceAt(ctx context.Context, name string, out *control.Item) error {
+// lookAt fills in what there is to say of an item's points.
+func (a *Agent) lookAt(ctx context.Context, name string, out *control.Item) error {
 	it, synced, err := a.remembering(ctx, name)
 	if err != nil {
 		return err

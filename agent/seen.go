@@ -91,6 +91,7 @@ func (a *Agent) lookAtPoints(ctx context.Context, it *item) (catalog.SyncedPoint
 	}
 	it.vault.mu.Lock()
 	it.vault.seen[it.Name()] = seen{a.Clock(), synced}
+	delete(it.vault.glances, it.Name())
 	it.vault.mu.Unlock()
 	if synced.Lost > lost {
 		keys := make([]store.Key, 0, len(synced.Gone))
@@ -165,7 +166,9 @@ func (a *Agent) acknowledge(ctx context.Context, it *item, selector string) ([]c
 	}
 	it.vault.mu.Lock()
 	defer it.vault.mu.Unlock()
+	it.vault.changes++
 	delete(it.vault.seen, it.Name())
+	delete(it.vault.glances, it.Name())
 	return names, nil
 }
 

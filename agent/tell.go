@@ -32,6 +32,7 @@ type teller struct {
 	*notify.Notifier
 	counts *metrics.Metrics
 	wake   chan struct{} // of length 1
+	turn   int           // of the items, if there are many; of the loop that tells alone
 
 	mu       sync.Mutex
 	status   control.Status // at the last look
@@ -87,7 +88,7 @@ func (t *teller) lookSoon() {
 
 // lookAround looks at everything, and tells what has become wrong or well.
 func (a *Agent) lookAround(ctx context.Context) {
-	s, err := a.Status(ctx)
+	s, err := a.status(ctx, a.watchItems)
 	if err != nil {
 		if ctx.Err() == nil {
 			a.Log.Warn("the agent did not see how it stands", "err", err)
@@ -308,6 +309,7 @@ func (a *Agent) jobBegan(j control.Job) {
 // jobEnded tells how a job ended. One that is tried again by itself has not failed yet.
 func (a *Agent) jobEnded(j control.Job) {
 	defer a.tell.lookSoon()
+	a.changedBy(j)
 	a.tell.counts.JobEnded(j)
 	what := strings.TrimSpace(j.Kind + " " + cmp.Or(j.Item, j.Vault))
 	if j.Item != "" || j.Vault != "" {

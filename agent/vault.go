@@ -38,6 +38,8 @@ type vault struct {
 	view    custodyView        // as of the last look
 	items   map[string]*item   // open items, by name
 	seen    map[string]seen    // points of items, as of the last look
+	glances map[string]glanced // what a status says of items, as of the last look
+	changes int                // that made what is known of items old
 	strange map[string]strange // records of items, as of the last look
 }
 
@@ -50,7 +52,7 @@ type custodyView struct {
 
 func newVault(name string, st store.Store, v *catalog.Vault, f *floors, missing []error) *vault {
 	return &vault{name: name, store: st, vault: v, floors: f, missing: missing,
-		opening: gate.New(), items: make(map[string]*item), seen: make(map[string]seen), strange: make(map[string]strange)}
+		opening: gate.New(), items: make(map[string]*item), seen: make(map[string]seen), glances: make(map[string]glanced), strange: make(map[string]strange)}
 }
 
 // uses says which keys a vault is used with.
