@@ -151,7 +151,7 @@ func (a *Agent) backup(ctx context.Context, j *queue.Job, it *item, req control.
 		Progress: done, Clock: a.Clock, Log: a.Log,
 	})
 	if err != nil {
-		return nil, Fault(err)
+		return nil, Fault(a.unlockable(it.vault.name, err))
 	}
 	j.Update(func(s *control.Job) { s.Point, s.Skips = p.Name.String(), skips(p.Skipped) })
 	out := a.wirePoint(it.vault.name, p)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/doctor"
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -141,11 +143,7 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 				return []control.Check{doctor.Bad("reach and list", cmp.Or(wire.Next, "correct vaults."+name+".store in the config"), "%s", wire.Message)}
 			}
 			defer closeStore(st, name, a.Log)
-			ask := doctor.StoreAsk{Known: descriptor, Now: a.Clock(), Lock: v.Lock != nil}
-			if ask.Lock {
-				ask.Under = "items/"
-			}
-			out := doctor.Store(ctx, st, ask)
+			out := doctor.Store(ctx, st, a.storeAsk(ctx, cfg, name))
 			if v.Prune.Schedule != "" {
 				out = append(out, a.lookAtPrune(name))
 			}
@@ -170,6 +168,56 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 		looks = append(looks, one("key "+name, "check", func(ctx context.Context) control.Check { return a.lookAtKey(ctx, name) }))
 	}
 	return looks
+}
+
+// storeAsk says what to look for in the store of a vault.
+func (a *Agent) storeAsk(ctx context.Context, cfg *config.Config, vault string) doctor.StoreAsk {
+	v := cfg.Vaults[vault]
+	ask := doctor.StoreAsk{Known: descriptor, Now: a.Clock(), Folder: folderOf(v.Store)}
+	for _, it := range cfg.Items {
+		ask.Backups = ask.Backups || it.Vault == vault
+	}
+	if v.Lock != nil {
+		ask.Lock = doctor.LockAsk{Newest: a.newestPoint(ctx, cfg, vault), Under: "items/", Next: doctor.LockNext(vault, v.Store)}
+	}
+	return ask
+}
+
+// folderOf returns the folder that a store is in; "" if it is in none.
+func folderOf(store string) string {
+	u, err := url.Parse(store)
+	if err != nil || u.Scheme != "file" {
+		return ""
+	}
+	path := u.Path
+	if runtime.GOOS == "windows" {
+		path = strings.TrimPrefix(path, "/")
+	}
+	return filepath.FromSlash(path)
+}
+
+// newestPoint returns the object of the newest point in a vault; "" if nobody knows. Of
+// many items a few will do.
+func (a *Agent) newestPoint(ctx context.Context, cfg *config.Config, vault string) (key store.Key) {
+	var newest catalog.PointName
+	looked := 0
+	for name, it := range cfg.Items {
+		if it.Vault != vault || looked == fewItems {
+			continue
+		}
+		looked++
+		open, _, err := a.remembering(ctx, name)
+		if err != nil {
+			continue // another look says why
+		}
+		for s, err := range open.pointsThere(ctx, 1) {
+			if err == nil && s.Name > newest {
+				newest, key = s.Name, open.PointKey(s.Name)
+			}
+		}
+		open.close()
+	}
+	return key
 }
 
 // lookAtPrune says whether the last prune of a vault could remove what it was to remove:

@@ -2,8 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/agent/lock"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
@@ -26,6 +29,16 @@ func (a *Agent) term(vault string) (_ lock.Term, ok bool) {
 func (a *Agent) retention(vault string) store.Retention {
 	t, _ := a.term(vault)
 	return t.Asked
+}
+
+// unlockable says what to do about a backup whose store cannot keep what the lock of its
+// vault asks for.
+func (a *Agent) unlockable(vault string, err error) error {
+	cfg := a.settings().Vaults[vault]
+	if cfg.Lock == nil || !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return &faultError{control.Error{Code: control.CodeStore, Message: err.Error(), Next: doctor.LockNext(vault, cfg.Store)}, err}
 }
 
 // retain returns what has the store keep what a new point of the item leans on, for a
