@@ -190,6 +190,9 @@ func (a *Agent) glanceAt(ctx context.Context, name string, out *control.Item) er
 // changedBy has the items looked at anew that a job may have changed: its own at once,
 // and those of a job for all of them as their turns come.
 func (a *Agent) changedBy(j control.Job) {
+	if !slices.Contains([]string{control.KindBackup, control.KindVerify, control.KindPrune}, j.Kind) {
+		return
+	}
 	vault := j.Vault
 	if j.Item != "" {
 		vault = a.settings().Items[j.Item].Vault

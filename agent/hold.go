@@ -197,11 +197,15 @@ func (a *Agent) ForgetPoints(ctx context.Context, req control.PointForget) ([]co
 	var names, gone []catalog.PointName
 	for _, selector := range req.Points {
 		name, err := PickPoint(ctx, it.Item, selector, a.Clock().Location())
-		if errors.Is(err, catalog.ErrNoPoint) {
+		switch {
+		case errors.Is(err, catalog.ErrNoPoint):
 			if taken, terr := a.acknowledge(ctx, it, selector); terr != nil || len(taken) > 0 {
 				gone, err = append(gone, taken...), terr
 			}
-		} else if err == nil && !slices.Contains(names, name) {
+		case err == nil && selector != name.String() && selector != string(name):
+			err = &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("%q is not the id of a point of %s, and what is forgotten is not guessed; the point that it picks is %s", selector, req.Item, name),
+				Next: fmt.Sprintf("if that is the one: coffer point forget %s@%s; all there are: coffer point list %s", req.Item, name, req.Item)}
+		case err == nil && !slices.Contains(names, name):
 			names = append(names, name)
 		}
 		if err != nil {

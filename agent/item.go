@@ -151,7 +151,9 @@ func (v *vault) use(name string) *item {
 func (v *vault) detach(name string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.changes++
 	delete(v.items, name)
+	delete(v.glances, name)
 }
 
 // existing opens an item that has been backed up before, for reading.

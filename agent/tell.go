@@ -309,7 +309,6 @@ func (a *Agent) jobBegan(j control.Job) {
 // jobEnded tells how a job ended. One that is tried again by itself has not failed yet.
 func (a *Agent) jobEnded(j control.Job) {
 	defer a.tell.lookSoon()
-	a.changedBy(j)
 	a.tell.counts.JobEnded(j)
 	what := strings.TrimSpace(j.Kind + " " + cmp.Or(j.Item, j.Vault))
 	if j.Item != "" || j.Vault != "" {

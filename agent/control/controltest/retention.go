@@ -51,6 +51,12 @@ func (b *Backend) ForgetPoints(ctx context.Context, req control.PointForget) ([]
 		if err != nil {
 			return nil, err
 		}
+		if p.ID != name {
+			return nil, &control.Error{
+				Code: control.CodeBadRequest, Message: fmt.Sprintf("%q is not the id of a point of %s; the point that it picks is %s", name, req.Item, p.ID),
+				Next: fmt.Sprintf("if that is the one: coffer point forget %s@%s", req.Item, p.ID),
+			}
+		}
 		if len(p.Holds) > 0 {
 			return nil, &control.Error{
 				Code: control.CodeConflict, Message: fmt.Sprintf("point %s is held: %s", p.ID, p.Holds[0].Reason),
