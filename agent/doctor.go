@@ -199,6 +199,8 @@ func folderOf(store string) string {
 // newestPoint returns the object of the newest point in a vault; "" if nobody knows. Of
 // many items a few will do.
 func (a *Agent) newestPoint(ctx context.Context, cfg *config.Config, vault string) (key store.Key) {
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
 	var newest catalog.PointName
 	looked := 0
 	for name, it := range cfg.Items {

@@ -41,62 +41,74 @@ type glanced struct {
 // turns is in how many looks of the agent at itself each of many items has its turn.
 const turns = int(othersOnce / lookEvery)
 
-// remembers says what may be told of an item without a look at it.
-type remembers func(i int, g glanced) bool
+// looks is how items are looked at.
+type looks struct {
+	// glancing is how long an item of a vault is waited for; done ends it.
+	glancing func(vault string) (_ context.Context, done func())
+	// late is what is said of an item when that is over before its turn; nil: that its
+	// store is silent.
+	late func(item string) error
+	// will tells whether what is remembered of an item will do; nil: never.
+	will func(i int, g glanced) bool
+}
 
 // Items implements control.Items.
 func (a *Agent) Items(ctx context.Context) ([]control.Item, error) {
 	glancing, cancel := context.WithTimeout(ctx, glance)
 	defer cancel()
-	return a.items(ctx, func(string) context.Context { return glancing }, func(int, glanced) bool { return true })
+	l := looks{glancing: func(string) (context.Context, func()) { return glancing, func() {} }}
+	if len(a.settings().Items) > fewItems {
+		l.will = func(int, glanced) bool { return true }
+		l.late = func(item string) error {
+			return &control.Error{Code: control.CodeBusy, Message: fmt.Sprintf("there are many items, and this one was not reached within %s", glance),
+				Next: "see it alone: coffer item show " + item + "; or wait until the agent has looked at all"}
+		}
+	}
+	return a.items(ctx, l)
 }
 
 // watchItems is Items for the agent's own look at itself, which keeps what is remembered
 // up to date. It takes its time, but for vaults whose store or keys are silent.
 func (a *Agent) watchItems(ctx context.Context) ([]control.Item, error) {
 	a.tell.turn++
-	patience := make(map[string]context.Context)
-	var enough []context.CancelFunc
-	defer func() {
-		for _, cancel := range enough {
-			cancel()
-		}
-	}()
-	glancing := func(vault string) context.Context {
-		now := a.Clock()
-		a.pulse.beat("telling", now, lookEvery)
-		if g := patience[vault]; g != nil && g.Err() != nil {
-			return g // it is silent: none of its items is waited for
+	silent := make(map[string]context.Context) // vaults of which no other item is waited for
+	l := looks{glancing: func(vault string) (context.Context, func()) {
+		a.pulse.beat("telling", a.Clock(), lookEvery)
+		if g, ok := silent[vault]; ok {
+			return g, func() {}
 		}
 		g, cancel := context.WithTimeout(ctx, glance)
-		patience[vault], enough = g, append(enough, cancel)
-		return g
+		return g, func() {
+			if g.Err() != nil {
+				silent[vault] = g
+			}
+			cancel()
+		}
+	}}
+	if len(a.settings().Items) > fewItems {
+		l.will = func(i int, g glanced) bool {
+			age := a.Clock().Sub(g.at).Abs()
+			return !g.old && age < othersOnce && (age < lookEvery || i%turns != a.tell.turn%turns)
+		}
 	}
-	return a.items(ctx, glancing, func(i int, g glanced) bool {
-		age := a.Clock().Sub(g.at).Abs()
-		return !g.old && age < othersOnce && (age < lookEvery || i%turns != a.tell.turn%turns)
-	})
+	return a.items(ctx, l)
 }
 
-// items describes all items, each with what can be learned of it while glancing of its
-// vault lasts, or what is remembered if that will do.
-func (a *Agent) items(ctx context.Context, glancing func(vault string) context.Context, will remembers) ([]control.Item, error) {
+// items describes all items.
+func (a *Agent) items(ctx context.Context, l looks) ([]control.Item, error) {
 	cfg := a.settings()
-	if len(cfg.Items) <= fewItems {
-		will = func(int, glanced) bool { return false }
-	}
 	out := make([]control.Item, 0, len(cfg.Items))
 	for i, name := range slices.Sorted(maps.Keys(cfg.Items)) {
 		vault := cfg.Items[name].Vault
 		it, err := a.item(ctx, name, func(out *control.Item) error {
-			if g, ok := a.remembered(vault, name); ok && will(i, g) {
+			if g, ok := a.remembered(vault, name); ok && l.will != nil && l.will(i, g) {
 				g.tell(out)
 				return nil
 			}
-			looking := glancing(vault)
-			if looking.Err() != nil && ctx.Err() == nil && len(cfg.Items) > fewItems {
-				return &control.Error{Code: control.CodeBusy, Message: fmt.Sprintf("there are many items, and nothing was seen of this one within %s", glance),
-					Next: "see it alone: coffer item show " + name + "; or wait until the agent has looked at all"}
+			looking, done := l.glancing(vault)
+			defer done()
+			if l.late != nil && looking.Err() != nil && ctx.Err() == nil {
+				return l.late(name)
 			}
 			return overdue(ctx, looking, a.glanceAt(looking, name, out), store.ErrUnavailable)
 		})
