@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/backup/source"
 	sourcefiles "github.com/cofferbackup/coffer/backup/source/files"
 	"github.com/cofferbackup/coffer/backup/source/stream"
@@ -93,7 +94,7 @@ type bench struct {
 	keys     *provider
 	settings *config.Config
 	around   func(store.Store) store.Store // what the agent has of a store; nil: all of it
-	indexed  func(agent.Index) agent.Index // what it has of an index; nil: all of it
+	indexed  func(vault.Index) vault.Index // what it has of an index; nil: all of it
 	*control.Client
 	stop func()
 }
@@ -229,7 +230,7 @@ func (b *bench) parts(log *slog.Logger) agent.Parts {
 			return sourcefiles.New(sourcefiles.Config{Paths: item.Files.Paths, Clock: b.clock.Now})
 		},
 		Target: func(path string) (target.Target, error) { return targetfiles.New(targetfiles.Config{Path: path}) },
-		Index: func(ctx context.Context, path string) (agent.Index, error) {
+		Index: func(ctx context.Context, path string) (vault.Index, error) {
 			ix, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
 			if err != nil || b.indexed == nil {
 				return ix, err

@@ -12,15 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/sqlite"
 )
 
 // countedIndex counts the points that are read of it.
 type countedIndex struct {
-	agent.Index
+	vault.Index
 	read *atomic.Int64
 }
 
@@ -73,7 +73,7 @@ func TestManyPoints(t *testing.T) {
 	b := furnished(t)
 	var read atomic.Int64
 	b.stop()
-	b.indexed = func(ix agent.Index) agent.Index { return countedIndex{ix, &read} }
+	b.indexed = func(ix vault.Index) vault.Index { return countedIndex{ix, &read} }
 	b.start()
 	b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
 	before, err := b.listed("docs") // they were looked at just now

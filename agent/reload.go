@@ -37,7 +37,7 @@ func (a *Agent) ReloadConfig(ctx context.Context) (control.ConfigReport, error) 
 	if fault := a.reloadFault(); fault != nil {
 		a.Log.Error("configuration refused, the one before stays", "says", fault.Message, "next", fault.Next)
 	}
-	a.tellReload()
+	a.tell.Reloaded()
 	a.Supervisor.Ready(a.headline())
 	return report, err
 }
@@ -96,10 +96,10 @@ func (a *Agent) reload(ctx context.Context) (control.ConfigReport, error) {
 	a.keys.SetKeys(next.Keys)
 	for name, v := range before.Vaults {
 		if now, ok := next.Vaults[name]; !ok || !reflect.DeepEqual(now, v) || !reflect.DeepEqual(keysOf(before, v), keysOf(next, now)) {
-			a.retire(name)
+			a.vaults.Retire(name)
 		}
 	}
-	notes := a.replanned(before, next)
+	notes := a.Replanned(before, next)
 	a.Log.Info("configuration reloaded", "vaults", len(next.Vaults), "items", len(next.Items), "policies", len(next.Policies))
 	return control.ConfigReport{Vaults: len(next.Vaults), Items: len(next.Items), Policies: len(next.Policies), Notes: notes}, nil
 }

@@ -32,6 +32,7 @@ type host struct {
 	dir    string
 	env    []string // besides the test's own
 	as     *syscall.Credential
+	clock  *testkit.Clock // nil: the machine's
 	daemon *daemon
 }
 
@@ -126,6 +127,11 @@ func (h *host) launch(config string) *daemon {
 	defer log.Close()
 	d := &daemon{cmd: h.command(context.Background(), "cofferd", "run", "--config", h.path(config)), log: filepath.Base(log.Name()), done: make(chan struct{})}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if h.clock != nil {
+		d.cmd.Path, err = os.Executable()
+		must(h, err)
+		d.cmd.Env = append(d.cmd.Env, aheadOf+"="+h.clock.Ahead().String())
+	}
 	if h.as != nil {
 		d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: h.as}
 	}
