@@ -58,8 +58,11 @@ type Config struct {
 	Settings *config.Config // at the start; Load reads it anew
 	Load     func() (*config.Config, error)
 	Program  control.Version
-	Parts    Parts
-	Clock    func() time.Time
+	// Access says who may do what by the roles of a configuration that is read anew; nil:
+	// it stays as it was at the start.
+	Access func(config.Agent) (control.Access, error)
+	Parts  Parts
+	Clock  func() time.Time
 	// After is time.After, or a test's.
 	After func(time.Duration) <-chan time.Time
 	Sinks []audit.Sink // where the audit log goes besides its folder
@@ -131,6 +134,7 @@ type Agent struct {
 	tell    *tell.Teller
 
 	current  atomic.Pointer[config.Config]
+	access   atomic.Pointer[control.Access]
 	reloads  sync.Mutex                      // held while the configuration is changed
 	unloaded atomic.Pointer[control.Problem] // why the last reload changed nothing
 }
@@ -145,7 +149,9 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 		l.Close()
 		return err
 	}
-	server := control.NewServer(control.ServerConfig{Backend: a, Logger: cfg.Log, Role: access.Role, Version: cfg.Program.Version})
+	a.access.Store(&access)
+	server := control.NewServer(control.ServerConfig{Backend: a, Logger: cfg.Log, Version: cfg.Program.Version,
+		Role: func(p control.Peer) control.Role { return a.access.Load().Role(p) }})
 	tasks, tctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
 	tasks.Go(func() error { a.watch.Run(tctx); return nil })

@@ -29,7 +29,7 @@ func (a *Agent) assemble() {
 	cfg := a.Config
 	a.tell = tell.New(tell.Config{
 		Settings: a.settings, State: a.state, Secret: cfg.Parts.Secret, Audit: a.audit, Jobs: a.jobs,
-		Status: a.Status, Lost: a.lost, Refused: a.reloadFault, Retries: cfg.Parts.Retries,
+		Status: a.watched(), Lost: a.lost, Refused: a.reloadFault, Retries: cfg.Parts.Retries,
 		Retried: func(j control.Job) bool { return a.Retried(j) },
 		Health:  func(vault string) custody.Health { return a.watch.Health(vault) },
 		Asked:   func(keys []string) time.Time { return a.watch.Last(keys) },

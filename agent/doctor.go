@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +19,8 @@ import (
 	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/vault"
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/store"
 )
 
 // Diagnose implements control.System: it tries everything that the agent depends on.
@@ -139,11 +142,7 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 				return []control.Check{doctor.Bad("reach and list", cmp.Or(wire.Next, "correct vaults."+name+".store in the config"), "%s", wire.Message)}
 			}
 			defer vault.CloseStore(st, name, a.Log)
-			ask := doctor.StoreAsk{Known: vault.Descriptor, Now: a.Clock(), Lock: v.Lock != nil}
-			if ask.Lock {
-				ask.Under = "items/"
-			}
-			out := doctor.Store(ctx, st, ask)
+			out := doctor.Store(ctx, st, a.storeAsk(ctx, cfg, name))
 			if v.Prune.Schedule != "" {
 				out = append(out, a.lookAtPrune(name))
 			}
@@ -168,6 +167,58 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 		looks = append(looks, one("key "+name, "check", func(ctx context.Context) control.Check { return a.lookAtKey(ctx, name) }))
 	}
 	return looks
+}
+
+// storeAsk says what to look for in the store of a vault.
+func (a *Agent) storeAsk(ctx context.Context, cfg *config.Config, name string) doctor.StoreAsk {
+	v := cfg.Vaults[name]
+	ask := doctor.StoreAsk{Known: vault.Descriptor, Now: a.Clock(), Folder: folderOf(v.Store)}
+	for _, it := range cfg.Items {
+		ask.Backups = ask.Backups || it.Vault == name
+	}
+	if v.Lock != nil {
+		ask.Lock = doctor.LockAsk{Newest: a.newestPoint(ctx, cfg, name), Under: "items/", Next: doctor.LockNext(name, v.Store)}
+	}
+	return ask
+}
+
+// folderOf returns the folder that a store is in; "" if it is in none.
+func folderOf(store string) string {
+	u, err := url.Parse(store)
+	if err != nil || u.Scheme != "file" {
+		return ""
+	}
+	path := u.Path
+	if runtime.GOOS == "windows" {
+		path = strings.TrimPrefix(path, "/")
+	}
+	return filepath.FromSlash(path)
+}
+
+// newestPoint returns the object of the newest point in a vault; "" if nobody knows. Of
+// many items a few will do.
+func (a *Agent) newestPoint(ctx context.Context, cfg *config.Config, in string) (key store.Key) {
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	var newest catalog.PointName
+	looked := 0
+	for name, it := range cfg.Items {
+		if it.Vault != in || looked == vault.FewItems {
+			continue
+		}
+		looked++
+		open, _, err := a.vaults.Remembering(ctx, name)
+		if err != nil {
+			continue // another look says why
+		}
+		for s, err := range open.PointsThere(ctx, 1) {
+			if err == nil && s.Name > newest {
+				newest, key = s.Name, open.PointKey(s.Name)
+			}
+		}
+		open.Close()
+	}
+	return key
 }
 
 // lookAtPrune says whether the last prune of a vault could remove what it was to remove:
@@ -240,7 +291,7 @@ func (a *Agent) lookAtItems(cfg *config.Config) []doctor.Look {
 // checkPoints looks at the points of an item, their index, and who wrote the last one.
 func (a *Agent) checkPoints(ctx context.Context, name string) control.Check {
 	const what = "points and index"
-	shown, err := a.item(ctx, ctx, name)
+	shown, err := a.item(ctx, name, func(out *control.Item) error { return a.lookAt(ctx, name, out) })
 	switch {
 	case err != nil:
 		return doctor.Bad(what, "", "%v", err)

@@ -113,6 +113,13 @@ func TestForget(t *testing.T) {
 	p.refused(err, control.CodeNotFound)
 	_, err = forget(false)
 	p.refused(err, control.CodeBadRequest)
+	for _, guess := range []string{"latest", "2100-01-01", all[2].ID[:len(all[2].ID)-1]} { // which of them is meant is not guessed
+		_, err = forget(true, guess)
+		p.refused(err, control.CodeBadRequest)
+		if next := control.AsError(err).Next; !strings.Contains(next, "coffer point forget docs@"+all[2].ID+";") {
+			t.Errorf("%s: %s", guess, next)
+		}
+	}
 	_, err = forget(false, all[0].ID, all[1].ID, all[2].ID)
 	p.refused(err, control.CodeConflict)
 

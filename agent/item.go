@@ -2,68 +2,17 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/catalog"
-	"github.com/cofferbackup/coffer/store"
 )
 
-// Items implements control.Items.
-func (a *Agent) Items(ctx context.Context) ([]control.Item, error) {
-	glancing, cancel := context.WithTimeout(ctx, glance)
-	defer cancel()
-	var out []control.Item
-	for _, name := range slices.Sorted(maps.Keys(a.settings().Items)) {
-		it, err := a.item(ctx, glancing, name)
-		if control.CodeOf(err) == control.CodeNotFound {
-			continue // a reload has just taken it out
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, it)
-	}
-	return out, nil
-}
-
-// Item implements control.Items.
-func (a *Agent) Item(ctx context.Context, name string) (control.Item, error) {
-	glancing, cancel := context.WithTimeout(ctx, glance)
-	defer cancel()
-	return a.item(ctx, glancing, name)
-}
-
-// item describes an item, with what can be learned of its points while glancing
-// lasts.
-func (a *Agent) item(ctx, glancing context.Context, name string) (control.Item, error) {
-	cfg, ok := a.settings().Items[name]
-	if !ok {
-		return control.Item{}, fault.NotFound("item", name, "coffer item list")
-	}
-	kind, from := sourceOf(cfg)
-	out := control.Item{Name: name, Vault: cfg.Vault, Kind: kind, Source: from}
-	var due time.Time
-	out.Policy, out.Next, due = a.Planned(name)
-	out.Overdue = !due.IsZero()
-	out.Proof = a.proofs.Entry(cfg.Vault, name).Proof()
-	err := a.glanceAt(glancing, name, &out)
-	err = overdue(ctx, glancing, err, store.ErrUnavailable)
-	if err != nil && !errors.Is(err, catalog.ErrNoItem) && control.CodeOf(err) != control.CodeNotFound {
-		out.Error = control.AsError(err)
-	}
-	return out, ctx.Err()
-}
-
-// glanceAt fills in what there is to say of an item's points.
-func (a *Agent) glanceAt(ctx context.Context, name string, out *control.Item) error {
+// lookAt fills in what there is to say of an item's points.
+func (a *Agent) lookAt(ctx context.Context, name string, out *control.Item) error {
 	it, synced, err := a.vaults.Remembering(ctx, name)
 	if err != nil {
 		return err

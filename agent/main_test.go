@@ -94,6 +94,7 @@ type bench struct {
 	keys     *provider
 	settings *config.Config
 	around   func(store.Store) store.Store // what the agent has of a store; nil: all of it
+	indexed  func(vault.Index) vault.Index // what it has of an index; nil: all of it
 	*control.Client
 	stop func()
 }
@@ -230,7 +231,11 @@ func (b *bench) parts(log *slog.Logger) agent.Parts {
 		},
 		Target: func(path string) (target.Target, error) { return targetfiles.New(targetfiles.Config{Path: path}) },
 		Index: func(ctx context.Context, path string) (vault.Index, error) {
-			return sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
+			ix, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
+			if err != nil || b.indexed == nil {
+				return ix, err
+			}
+			return b.indexed(ix), nil
 		},
 	}
 }
@@ -278,6 +283,18 @@ func (b *bench) idle() {
 	for _, j := range jobs {
 		b.follow(j.ID)
 	}
+}
+
+// listed are the points of an item, or of all if it is "".
+func (b *bench) listed(item string) ([]control.Point, error) {
+	var out []control.Point
+	for p, err := range b.Points(context.Background(), control.PointsRequest{Item: item}) {
+		if err != nil {
+			return out, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 // state is the state of a vault's keys.

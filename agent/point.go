@@ -27,24 +27,19 @@ func (a *Agent) itemNames(only string) []string {
 }
 
 // Points implements control.Points.
-func (a *Agent) Points(ctx context.Context, item string) ([]control.Point, error) {
-	var out []control.Point
-	for _, name := range a.itemNames(item) {
-		before := len(out)
-		err := a.points.Each(ctx, name, func(p control.Point) error {
-			out = append(out, p)
-			return nil
-		})
-		if control.CodeOf(err) == control.CodeNotFound && item == "" {
-			out = out[:before] // nothing there yet
-			continue
-		}
-		if err != nil {
-			return nil, err
+func (a *Agent) Points(ctx context.Context, req control.PointsRequest) iter.Seq2[control.Point, error] {
+	return func(yield func(control.Point, error) bool) {
+		for _, name := range a.itemNames(req.Item) {
+			for p, err := range a.points.Each(ctx, name, req.Last) {
+				if control.CodeOf(err) == control.CodeNotFound && req.Item == "" {
+					break // nothing there yet
+				}
+				if !yield(p, err) || err != nil {
+					return
+				}
+			}
 		}
 	}
-	slices.SortStableFunc(out, func(x, y control.Point) int { return x.Time.Compare(y.Time) })
-	return out, nil
 }
 
 // Point implements control.Points.

@@ -188,7 +188,7 @@ func (p *pruned) advance(d time.Duration) {
 // points are the points of docs, oldest first.
 func (p *pruned) points() []control.Point {
 	p.Helper()
-	points, err := p.Points(context.Background(), "docs")
+	points, err := p.listed("docs")
 	if err != nil {
 		p.Fatal(err)
 	}

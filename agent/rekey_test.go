@@ -191,7 +191,7 @@ func TestMirror(t *testing.T) {
 // on, and what is new does not open with the old generation.
 func TestNewGeneration(t *testing.T) {
 	b := furnished(t)
-	points, err := b.Points(t.Context(), "docs")
+	points, err := b.listed("docs")
 	must(t, err)
 	r := b.done(b.RotateKeys(t.Context(), control.KeyRotate{Vault: "one", NewGeneration: true})).Result.Rekey
 	if r.Made != 1 || len(r.Opens) == 0 {

@@ -22,13 +22,16 @@ import (
 func (a *Agent) Version(context.Context) (control.Version, error) { return a.Program, nil }
 
 // Status implements control.System.
-func (a *Agent) Status(ctx context.Context) (control.Status, error) {
+func (a *Agent) Status(ctx context.Context) (control.Status, error) { return a.status(ctx, a.Items) }
+
+// status is the status with the items as look finds them.
+func (a *Agent) status(ctx context.Context, look func(context.Context) ([]control.Item, error)) (control.Status, error) {
 	s := control.Status{Version: a.Program, Host: a.host, Started: a.started, Jobs: []control.Job{}, Problems: []control.Problem{}}
 	var err error
 	if s.Vaults, err = a.Vaults(ctx); err != nil {
 		return s, err
 	}
-	if s.Items, err = a.Items(ctx); err != nil {
+	if s.Items, err = look(ctx); err != nil {
 		return s, err
 	}
 	for _, j := range a.jobs.List(control.JobFilter{Limit: math.MaxInt}) {

@@ -120,12 +120,17 @@ func (c *Client) EraseItem(ctx context.Context, req ItemErase) (ItemErased, erro
 }
 
 // Points implements the interface Points.
-func (c *Client) Points(ctx context.Context, item string) ([]Point, error) {
-	q := url.Values{}
-	if item != "" {
-		q.Set("item", item)
+func (c *Client) Points(ctx context.Context, req PointsRequest) iter.Seq2[Point, error] {
+	return func(yield func(Point, error) bool) {
+		q := url.Values{}
+		if req.Item != "" {
+			q.Set("item", req.Item)
+		}
+		if req.Last > 0 {
+			q.Set("last", strconv.Itoa(req.Last))
+		}
+		stream(ctx, c, "/v1/points", q, yield)
 	}
-	return call[[]Point](ctx, c, http.MethodGet, "/v1/points", q, nil)
 }
 
 // pointPath returns the path of a point of an item.

@@ -158,7 +158,7 @@ func (p *Plan) backupTask(cfg *config.Config, name, item string) schedule.Task {
 // blocked says why nothing can be done with a vault now; "" if it can.
 func (p *Plan) blocked(vault string) string {
 	if _, err := p.cfg.Vaults.Pinned(vault); err != nil {
-		return "vault " + vault + " is not made yet"
+		return fmt.Sprintf("vault %s has no id here: it is still to be made, or its id is missing in the config (vaults.%s.id)", vault, vault)
 	}
 	if err := p.cfg.Refused(vault); err != nil {
 		return control.AsError(err).Message

@@ -3,6 +3,7 @@ package point
 import (
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"time"
 
@@ -13,36 +14,38 @@ import (
 	"github.com/cofferbackup/coffer/crypt"
 )
 
-// Each calls f for each point of an item, oldest first.
-func (b *Book) Each(ctx context.Context, name string, f func(control.Point) error) error {
-	it, synced, err := b.cfg.Vaults.Remembering(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	if synced.Unopened != nil {
-		return fault.Of(synced.Unopened)
-	}
-	fates, err := b.Fates(ctx, it)
-	if err != nil {
-		return err
-	}
-	for s, err := range it.Index.Summaries(ctx, catalog.PointQuery{}) {
+// Each yields the points of an item, or only the last so many, oldest first.
+func (b *Book) Each(ctx context.Context, name string, last int) iter.Seq2[control.Point, error] {
+	return func(yield func(control.Point, error) bool) {
+		it, synced, err := b.cfg.Vaults.Remembering(ctx, name)
 		if err != nil {
-			return err
+			yield(control.Point{}, err)
+			return
 		}
-		if s.State == catalog.PointGone {
-			continue
+		defer it.Close()
+		if synced.Unopened != nil {
+			yield(control.Point{}, fault.Of(synced.Unopened))
+			return
 		}
-		p := Wire(it.Vault.Name, &catalog.Point{Name: s.Name, Item: name, Kind: s.Kind, Host: s.Host,
-			Started: s.Started, Ended: s.Ended, Tags: s.Tags, Stats: s.Stats})
-		p.Damaged = s.Damaged
-		fates.Of(s.Name, &p)
-		if err := f(p); err != nil {
-			return err
+		fates, err := b.Fates(ctx, it)
+		if err != nil {
+			yield(control.Point{}, err)
+			return
+		}
+		for s, err := range it.PointsThere(ctx, last) {
+			if err != nil {
+				yield(control.Point{}, err)
+				return
+			}
+			p := Wire(it.Vault.Name, &catalog.Point{Name: s.Name, Item: name, Kind: s.Kind, Host: s.Host,
+				Started: s.Started, Ended: s.Ended, Tags: s.Tags, Stats: s.Stats})
+			p.Damaged = s.Damaged
+			fates.Of(s.Name, &p)
+			if !yield(p, nil) {
+				return
+			}
 		}
 	}
-	return nil
 }
 
 // Fates are the holds on an item's points, and when those go that are marked to go.

@@ -144,11 +144,15 @@ func (w *Warden) ForgetPoints(ctx context.Context, req control.PointForget) ([]c
 	var names, gone []catalog.PointName
 	for _, selector := range req.Points {
 		name, err := point.Pick(ctx, it.Item, selector, w.cfg.Clock().Location())
-		if errors.Is(err, catalog.ErrNoPoint) {
+		switch {
+		case errors.Is(err, catalog.ErrNoPoint):
 			if taken, terr := it.Acknowledge(ctx, selector); terr != nil || len(taken) > 0 {
 				gone, err = append(gone, taken...), terr
 			}
-		} else if err == nil && !slices.Contains(names, name) {
+		case err == nil && selector != name.String() && selector != string(name):
+			err = &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("%q is not the id of a point of %s, and what is forgotten is not guessed; the point that it picks is %s", selector, req.Item, name),
+				Next: fmt.Sprintf("if that is the one: coffer point forget %s@%s; all there are: coffer point list %s", req.Item, name, req.Item)}
+		case err == nil && !slices.Contains(names, name):
 			names = append(names, name)
 		}
 		if err != nil {

@@ -25,9 +25,10 @@ import (
 	"github.com/cofferbackup/coffer/agent/state"
 )
 
-// How often the agent looks at itself to tell what is wrong.
+// LookEvery is how often the agent looks at itself to tell what is wrong.
+const LookEvery = 5 * time.Minute
+
 const (
-	lookEvery  = 5 * time.Minute
 	lookSoon   = 30 * time.Second // after the last one, when something has happened
 	auditEvery = 24 * time.Hour   // the whole chain of the audit log
 	storeWait  = 15 * time.Minute // a store is away for, before it is told
@@ -38,7 +39,8 @@ type Config struct {
 	Settings func() *config.Config // as they are now; never changed
 	State    *state.Folder
 	Secret   func(ref string) ([]byte, error) // nil: there are none
-	Status   func(ctx context.Context) (control.Status, error)
+	// Status is what there is to tell of, at each look. No two are asked for at a time.
+	Status func(ctx context.Context) (control.Status, error)
 	// Lost returns how many points of an item are gone that no prune removed.
 	Lost func(vault, item string) int
 	// Refused returns why the last reload changed nothing, or nil if it did.
@@ -102,7 +104,7 @@ func (t *Teller) Run(ctx context.Context) {
 	channels.Go(func() { t.notifier.Run(ctx) })
 	defer channels.Wait()
 	for ctx.Err() == nil {
-		t.cfg.Round(lookEvery)
+		t.cfg.Round(LookEvery)
 		t.lookAround(ctx)
 		select {
 		case <-t.cfg.After(lookSoon): // what happens at once is looked at once
@@ -111,7 +113,7 @@ func (t *Teller) Run(ctx context.Context) {
 		}
 		select {
 		case <-t.wake:
-		case <-t.cfg.After(lookEvery - lookSoon):
+		case <-t.cfg.After(LookEvery - lookSoon):
 		case <-ctx.Done():
 		}
 	}

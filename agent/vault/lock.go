@@ -2,8 +2,12 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/doctor"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/lock"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
@@ -26,6 +30,16 @@ func (s *Set) term(vault string) (_ lock.Term, ok bool) {
 func (s *Set) Retention(vault string) store.Retention {
 	t, _ := s.term(vault)
 	return t.Asked
+}
+
+// Unlockable says what to do about a backup whose store cannot keep what the lock of its
+// vault asks for.
+func (s *Set) Unlockable(vault string, err error) error {
+	cfg := s.cfg.Settings().Vaults[vault]
+	if cfg.Lock == nil || !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return fault.New(control.Error{Code: control.CodeStore, Message: err.Error(), Next: doctor.LockNext(vault, cfg.Store)}, err)
 }
 
 // Retain returns what has the store keep what a new point of the item leans on, for a

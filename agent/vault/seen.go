@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -90,6 +92,7 @@ func (it *Item) lookAtPoints(ctx context.Context) (catalog.SyncedPoints, error) 
 	}
 	it.Vault.mu.Lock()
 	it.Vault.seen[it.Name()] = seen{it.Vault.set.cfg.Clock(), synced}
+	delete(it.Vault.glances, it.Name())
 	it.Vault.mu.Unlock()
 	if synced.Lost > lost {
 		return synced, it.recordGone(ctx, it.pointKeys(synced.Gone), synced.Lost)
@@ -180,6 +183,33 @@ func (it *Item) recordGone(ctx context.Context, keys []store.Key, n int) error {
 	return cfg.Record(ctx, audit.Event{Kind: audit.ObjectsGone, Vault: it.Vault.Name, Item: it.Name(), By: audit.ByAgent, Outcome: "refused", Says: says})
 }
 
+// PointsThere yields what is remembered of the points that are there, oldest first: of
+// all, or of the last so many.
+func (it *Item) PointsThere(ctx context.Context, last int) iter.Seq2[catalog.Summary, error] {
+	return func(yield func(catalog.Summary, error) bool) {
+		var newest []catalog.Summary
+		for s, err := range it.Index.Summaries(ctx, catalog.PointQuery{Newest: last > 0}) {
+			if err == nil && s.State == catalog.PointGone {
+				continue
+			}
+			if err != nil || last == 0 {
+				if !yield(s, err) || err != nil {
+					return
+				}
+				continue
+			}
+			if newest = append(newest, s); len(newest) == last {
+				break
+			}
+		}
+		for _, s := range slices.Backward(newest) {
+			if !yield(s, nil) {
+				return
+			}
+		}
+	}
+}
+
 // Acknowledge takes note of points that are gone: they are no problem any more. It
 // returns those whose names begin with the selector.
 func (it *Item) Acknowledge(ctx context.Context, selector string) ([]catalog.PointName, error) {
@@ -201,6 +231,7 @@ func (it *Item) Acknowledge(ctx context.Context, selector string) ([]catalog.Poi
 	it.Vault.mu.Lock()
 	defer it.Vault.mu.Unlock()
 	delete(it.Vault.seen, it.Name())
+	it.Vault.forget(it.Name())
 	return names, nil
 }
 

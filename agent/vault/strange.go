@@ -19,19 +19,15 @@ type strange struct {
 	found []control.Problem
 }
 
-// Of few items this is looked at again after a minute; of many it would be a listing
-// for each of them all the time.
-const (
-	fewItems   = 50
-	fewAgain   = time.Minute
-	othersOnce = time.Hour
-)
+// fewAgain is how long a look at the records of few items counts; of many it would be a
+// listing for each of them all the time.
+const fewAgain = time.Minute
 
 // Strange says which holds, marks and other records of an item do not open.
 func (it *Item) Strange(ctx context.Context) ([]control.Problem, error) {
 	again := fewAgain
-	if len(it.Vault.set.cfg.Settings().Items) > fewItems {
-		again = othersOnce
+	if len(it.Vault.set.cfg.Settings().Items) > FewItems {
+		again = OthersOnce
 	}
 	it.Vault.mu.Lock()
 	last, ok := it.Vault.strange[it.Name()]

@@ -29,6 +29,8 @@ type Vault struct {
 	view    View               // as of the last look
 	items   map[string]*Item   // open items, by name
 	seen    map[string]seen    // points of items, as of the last look
+	glances map[string]Glance  // what a status says of items, as of the last look
+	changes int                // that made what is known of items old
 	strange map[string]strange // records of items, as of the last look
 }
 
@@ -41,7 +43,7 @@ type View struct {
 
 func (s *Set) newVault(name string, st store.Store, v *catalog.Vault, f *state.Floors, missing []error) *Vault {
 	return &Vault{Name: name, Store: st, Catalog: v, Floors: f, set: s, missing: missing,
-		opening: gate.New(), items: make(map[string]*Item), seen: make(map[string]seen), strange: make(map[string]strange)}
+		opening: gate.New(), items: make(map[string]*Item), seen: make(map[string]seen), glances: make(map[string]Glance), strange: make(map[string]strange)}
 }
 
 // Opened returns a vault that is open already, or nil.
@@ -104,4 +106,5 @@ func (v *Vault) Detach(name string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.items, name)
+	v.forget(name)
 }

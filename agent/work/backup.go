@@ -155,7 +155,7 @@ func (d *Desk) backup(ctx context.Context, j *queue.Job, it *vault.Item, req con
 		Progress: done, Clock: d.cfg.Clock, Log: d.cfg.Log,
 	})
 	if err != nil {
-		return nil, fault.Of(err)
+		return nil, fault.Of(d.cfg.Vaults.Unlockable(it.Vault.Name, err))
 	}
 	j.Update(func(s *control.Job) { s.Point, s.Skips = p.Name.String(), skips(p.Skipped) })
 	out := point.Wire(it.Vault.Name, p)

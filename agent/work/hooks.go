@@ -21,7 +21,8 @@ const (
 )
 
 // hooked does a backup between the hooks of its item's policy. Once the first has begun
-// the second runs, whatever happens: what the one has stopped the other starts.
+// the second runs, whatever happens: what the one has stopped the other starts. Only who
+// cancels the job while it runs ends it.
 func (d *Desk) hooked(ctx context.Context, j *queue.Job, item string, do func() (*control.JobResult, error)) (*control.JobResult, error) {
 	name, p := d.cfg.Settings().PolicyOf(item)
 	if p.Hooks.Pre == nil && p.Hooks.Post == nil {
@@ -39,12 +40,29 @@ func (d *Desk) hooked(ctx context.Context, j *queue.Job, item string, do func() 
 		said, point = resultFailed, ""
 	}
 	env = append(env, "COFFER_RESULT="+said, "COFFER_POINT="+point)
-	after := d.hook(context.WithoutCancel(ctx), j, "post", p.Hooks.Post, env)
+	after := d.hookAfter(ctx, j, p.Hooks.Post, env)
 	if after != nil { // the point is there, or is not: to back up again would mend nothing
 		j.Note("warning", after.Error())
 		d.cfg.Log.Warn("hook after a backup", "job", j.ID(), "item", item, "policy", name, "err", after)
 	}
 	return result, err
+}
+
+// hookAfter runs the hook after a backup. How far the backup came is shown on.
+func (d *Desk) hookAfter(ctx context.Context, j *queue.Job, h *config.Hook, env []string) error {
+	if h == nil {
+		return nil
+	}
+	came := j.Snapshot().Progress
+	j.Follow(func() control.Progress {
+		now := came
+		now.Phase = "post hook"
+		return now
+	})
+	defer j.Follow(func() control.Progress { return came })
+	ctx, done := j.After(ctx)
+	defer done()
+	return d.hook(ctx, j, "post", h, env)
 }
 
 // hook runs one hook of a job, if there is one. What it prints is kept with the job.

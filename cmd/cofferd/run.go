@@ -76,16 +76,22 @@ func run(ctx context.Context, path string, clock func() time.Time) error {
 	defer ignore()
 	return agent.Run(ctx, agent.Config{
 		Settings: settings, Load: func() (*config.Config, error) { return config.Load(path) }, Reload: hup, Supervisor: watched,
-		Parts: parts, Clock: clock, After: time.After, Sinks: sinks, Log: log, Program: versionInfo(path),
+		Access: func(cfg config.Agent) (control.Access, error) { return control.LocalAccess(listenOptions(cfg)) },
+		Parts:  parts, Clock: clock, After: time.After, Sinks: sinks, Log: log, Program: versionInfo(path),
 	}, listener, access)
+}
+
+// listenOptions is who is let in, by a configuration.
+func listenOptions(cfg config.Agent) control.ListenOptions {
+	return control.ListenOptions{Group: cfg.SocketGroup, Roles: map[control.Role][]string{
+		control.RoleViewer: cfg.Roles.Viewer, control.RoleOperator: cfg.Roles.Operator,
+		control.RoleRestorer: cfg.Roles.Restorer, control.RoleKeyAdmin: cfg.Roles.KeyAdmin,
+	}}
 }
 
 // listen opens the control socket, or takes it from systemd.
 func listen(ctx context.Context, cfg config.Agent, log *slog.Logger) (access control.Access, l net.Listener, err error) {
-	opts := control.ListenOptions{Group: cfg.SocketGroup, Roles: map[control.Role][]string{
-		control.RoleViewer: cfg.Roles.Viewer, control.RoleOperator: cfg.Roles.Operator,
-		control.RoleRestorer: cfg.Roles.Restorer, control.RoleKeyAdmin: cfg.Roles.KeyAdmin,
-	}}
+	opts := listenOptions(cfg)
 	if access, err = control.LocalAccess(opts); err != nil {
 		return access, nil, err
 	}
