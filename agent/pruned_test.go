@@ -65,6 +65,10 @@ func (s stamped) Stat(ctx context.Context, key store.Key) (store.Info, error) {
 
 func (s stamped) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
+		if err := s.before(ctx, "list", prefix); err != nil {
+			yield(store.Info{}, err)
+			return
+		}
 		for info, err := range s.Store.List(ctx, prefix) {
 			if !yield(s.stamps.of(info), err) {
 				return

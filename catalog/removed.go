@@ -64,6 +64,25 @@ func (it *Item) Outcome(ctx context.Context, mark string) (packs []pack.ID, ok b
 	return body.Packs, err == nil, err
 }
 
+// Leaving tells whether a prune may be about to remove a point: a mark names it, and so
+// does a record of what is removed. Such a prune looks for holds after it has put the
+// record, so that of a hold that was put before Leaving is asked one of the two knows.
+func (it *Item) Leaving(ctx context.Context, name PointName) (bool, error) {
+	marks, err := it.Marks(ctx)
+	if err != nil {
+		return false, err
+	}
+	if !slices.ContainsFunc(marks, func(m Mark) bool { return slices.Contains(m.Points, name) || slices.Contains(m.Forgotten, name) }) {
+		return false, nil
+	}
+	removed := newRemovals()
+	if err := removed.update(ctx, it); err != nil {
+		return false, err
+	}
+	_, told := removed.points[name]
+	return told, nil
+}
+
 // RemovedPoints returns the points that a record of what was removed names. None if the
 // record is not there any more.
 func (it *Item) RemovedPoints(ctx context.Context, record pack.ID) ([]PointName, error) {

@@ -56,10 +56,19 @@ func (w *Warden) HoldPoint(ctx context.Context, req control.PointHold) (control.
 }
 
 // inTime tells whether a hold that was put came before the removal of its point. One that
-// came too late is taken back.
+// came too late is taken back; one of which that is not known, as another host prunes,
+// stays.
 func (w *Warden) inTime(ctx context.Context, it *vault.Item, h catalog.Hold, by string) error {
 	there, err := it.Committed(ctx, h.Point)
 	if err == nil && there && !it.Leaves(h.Point) {
+		leaving, err := it.Leaving(ctx, h.Point)
+		if err != nil {
+			return fault.Of(fmt.Errorf("see that no other host is about to remove the point: %w", err))
+		}
+		if leaving {
+			return &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("point %s of %s is held now, but a prune of another host may be about to remove it", h.Point, it.Name()),
+				Next: "see whether it is there when that prune has ended: coffer point list " + it.Name()}
+		}
 		return nil
 	}
 	if err != nil && !errors.Is(err, catalog.ErrNoPoint) {
