@@ -27,3 +27,13 @@ func TestUnit(t *testing.T) {
 		}
 	}
 }
+
+// TestScript has the program where somebody put it.
+func TestScript(t *testing.T) {
+	got := packaging.Script("/opt/it's here/cofferd", "/etc/coffer.yaml")
+	for _, want := range []string{"\nprogram='/opt/it'\\''s here/cofferd'\n", "\nconfig='/etc/coffer.yaml'\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the script does not have %q:\n%s", want, got)
+		}
+	}
+}

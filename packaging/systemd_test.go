@@ -137,14 +137,14 @@ func TestTranscriptSystemd(t *testing.T) {
 var extras = []string{"softhsm2", "opencryptoki", "rpm"}
 
 // take puts the package in a folder into root's home, named as on amd64.
-func take(t *testing.T, m *testkit.Systemd, dir, pattern string) {
+func take(t *testing.T, m *testkit.Machine, dir, pattern string) {
 	t.Helper()
 	path := only(t, dir, pattern)
 	copyTo(t, path, m.Path("/root/"+strings.Replace(filepath.Base(path), hostArch(t), "amd64", 1)))
 }
 
 // play runs the commands of a transcript, and returns it with what they said.
-func play(t *testing.T, m *testkit.Systemd, script string) string {
+func play(t *testing.T, m *testkit.Machine, script string) string {
 	t.Helper()
 	var b strings.Builder
 	for line := range strings.Lines(strings.TrimSpace(script)) {
@@ -166,7 +166,7 @@ func play(t *testing.T, m *testkit.Systemd, script string) string {
 }
 
 // await runs a command until it succeeds.
-func await(t *testing.T, m *testkit.Systemd, command string) {
+func await(t *testing.T, m *testkit.Machine, command string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/kardianos/service"
 	"github.com/spf13/cobra"
@@ -76,7 +75,7 @@ items are: coffer status.`,
 			if err != nil {
 				return err
 			}
-			if _, err := s.Status(); errors.Is(err, service.ErrNotInstalled) {
+			if _, err := stateOf(s); errors.Is(err, service.ErrNotInstalled) {
 				return explain(v.name, err)
 			}
 			return explain(v.name, v.do(s))
@@ -110,7 +109,7 @@ func openService(config string) (service.Service, error) {
 		Name: serviceName, DisplayName: "Coffer backup service", Executable: exe, Arguments: []string{"run", "--config", config},
 		Description: "Backs this host up under its owner's keys",
 		Option: service.KeyValue{
-			"SystemdScript": packaging.Unit(exe, coffer, config), "RunAtLoad": true, "LogOutput": true,
+			"SystemdScript": packaging.Unit(exe, coffer, config), "SysvScript": packaging.Script(exe, config), "RunAtLoad": true, "LogOutput": true,
 			"OnFailure": "restart", "OnFailureDelayDuration": "5s", "DelayedAutoStart": true,
 		},
 	})
@@ -143,6 +142,9 @@ func install(cmd *cobra.Command, path string) error {
 	if err := explain("install", s.Install()); err != nil {
 		return err
 	}
+	if err := linkScript(cmd.Context(), s); err != nil {
+		return err
+	}
 	fmt.Fprintf(cmd.OutOrStdout(), "cofferd is installed (%s) with %s. Start it: cofferd start\n", service.Platform(), path)
 	return nil
 }
@@ -170,12 +172,19 @@ func uninstall(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if state, err := s.Status(); err == nil && state == service.StatusRunning {
+	state, err := stateOf(s)
+	if errors.Is(err, service.ErrNotInstalled) {
+		return explain("uninstall", err)
+	}
+	if err == nil && state == service.StatusRunning {
 		if err := explain("stop", s.Stop()); err != nil {
 			return err
 		}
 	}
 	if err := explain("uninstall", s.Uninstall()); err != nil {
+		return err
+	}
+	if err := unlinkScript(cmd.Context(), s); err != nil {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), "cofferd is uninstalled. Its configuration, keys, state and backups are where they were.")
@@ -187,13 +196,13 @@ func status(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	state, err := s.Status()
+	state, err := stateOf(s)
 	line, result := "cofferd does not run. Start it: cofferd start", errStopped
 	switch {
 	case errors.Is(err, service.ErrNotInstalled):
 		line, result = "cofferd is not installed. Install it: cofferd install --config FILE", errNotInstalled
 	case err != nil:
-		line = fmt.Sprintf("cofferd does not run: the service manager does not say how it is (%v). See what it says: journalctl -u cofferd", err)
+		line = fmt.Sprintf("cofferd does not run: the service manager does not say how it is (%v). See what it says: %s", err, logPlace())
 	case state == service.StatusRunning:
 		line, result = "cofferd runs. How it does: coffer status", nil
 	}
@@ -215,14 +224,12 @@ func explain(verb string, err error) error {
 	if err == nil {
 		return nil
 	}
-	e := &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("%s the service: %v", verb, err), Next: "see what it says: journalctl -u cofferd"}
+	e := &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("%s the service: %v", verb, err), Next: "see what it says: " + logPlace()}
 	switch {
 	case errors.Is(err, service.ErrNotInstalled):
 		e.Next = "install it: cofferd install --config FILE"
 	case os.IsPermission(err) || privileged(verb) != nil:
 		e.Code, e.Next = control.CodeNoPermission, "run it as root: sudo cofferd "+verb
-	case runtime.GOOS != "linux":
-		e.Next = "see the log of the service manager"
 	}
 	return e
 }

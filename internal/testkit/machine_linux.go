@@ -21,26 +21,45 @@ import (
 	"github.com/cofferbackup/coffer/internal/durable"
 )
 
-// imageName is the Debian that the machines are made of. Another content needs
-// another name.
-const imageName = "bookworm-systemd-1"
+// What the machines are made of. Another content needs another name.
+const (
+	systemdImage = "bookworm-systemd-1"
+	sysvImage    = "bookworm-sysv-1"
+)
 
 // bootWait is how long a machine has to boot.
 const bootWait = 2 * time.Minute
 
-// Systemd is a machine of a test's own: a Debian that a real systemd runs as PID 1,
+// Machine is a machine of a test's own: a Debian that a real init runs as PID 1,
 // without a network. What is written in it is gone with it.
-type Systemd struct {
+type Machine struct {
 	t      testing.TB
 	root   string // its / as this machine sees it
 	leader int    // its PID 1 as this machine sees it
+	off    syscall.Signal
 }
 
-// StartSystemd boots a machine that has some more packages of Debian's, and ends it
-// when the test ends.
-func StartSystemd(t testing.TB, packages ...string) *Systemd {
+// StartSystemd boots a machine with systemd that has some more packages of Debian's,
+// and ends it when the test ends.
+func StartSystemd(t testing.TB, packages ...string) *Machine {
 	t.Helper()
 	Part(t, "systemd")
+	name := strings.Join(slices.Concat([]string{systemdImage}, packages), "+")
+	// SIGRTMIN+4 is "poweroff" to systemd (systemd(1)).
+	return start(t, "yes", 34+4, name, slices.Concat([]string{"systemd", "systemd-sysv", "dbus"}, packages))
+}
+
+// StartSysV boots a machine with System V's init, and ends it when the test ends. It
+// may still be coming up.
+func StartSysV(t testing.TB) *Machine {
+	t.Helper()
+	return start(t, "no", syscall.SIGKILL, sysvImage, []string{"sysvinit-core"})
+}
+
+// start boots an image. notify is "yes" if its init says when it has, and off the signal
+// that ends it.
+func start(t testing.TB, notify string, off syscall.Signal, name string, packages []string) *Machine {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		Missing(t, "root", "run the tests as root")
 	}
@@ -50,8 +69,8 @@ func StartSystemd(t testing.TB, packages ...string) *Systemd {
 		}
 	}
 	dir := t.TempDir()
-	s := &Systemd{t: t, root: filepath.Join(dir, "root")}
-	s.mount(dir, image(t, packages))
+	m := &Machine{t: t, root: filepath.Join(dir, "root"), off: off}
+	m.mount(dir, image(t, name, packages))
 	group := "coffer-test-" + strconv.Itoa(os.Getpid())
 	leave := enterGroup(t, group)
 	t.Cleanup(leave)
@@ -65,35 +84,35 @@ func StartSystemd(t testing.TB, packages ...string) *Systemd {
 	// In a group of its own, because it makes two beneath the one where it is.
 	const script = `for g in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
 		[ ! -d "$g/$0" ] || echo $$ >"$g/$0/cgroup.procs"; done; exec "$@"`
-	cmd := exec.Command("sh", "-c", script, group, "systemd-nspawn", "--quiet", "--boot", "--directory="+s.root, "--machine="+group,
-		"--register=no", "--keep-unit", "--private-network", "--console=read-only", "--notify-ready=yes", "--hostname=host1")
+	cmd := exec.Command("sh", "-c", script, group, "systemd-nspawn", "--quiet", "--boot", "--directory="+m.root, "--machine="+group,
+		"--register=no", "--keep-unit", "--private-network", "--console=read-only", "--notify-ready="+notify, "--hostname=host1")
 	p := startProcess(t, cmd, append(os.Environ(), "NOTIFY_SOCKET="+ready, "SYSTEMD_LOG_LEVEL=warning"))
-	s.leader = s.awaitBoot(l, p)
-	t.Cleanup(func() { s.halt(p) })
-	return s
+	m.leader = m.awaitBoot(l, p)
+	t.Cleanup(func() { m.halt(p) })
+	return m
 }
 
-// mount lays an empty file system over the image, at s.root.
-func (s *Systemd) mount(dir, lower string) {
-	s.t.Helper()
-	mkdir(s.t, s.root)
+// mount lays an empty file system over the image, at m.root.
+func (m *Machine) mount(dir, lower string) {
+	m.t.Helper()
+	mkdir(m.t, m.root)
 	over := filepath.Join(dir, "over")
-	mkdir(s.t, over)
+	mkdir(m.t, over)
 	do := func(what string, err error) {
 		if err != nil {
-			s.t.Fatalf("mount %s: %v", what, err)
+			m.t.Fatalf("mount %s: %v", what, err)
 		}
 	}
 	do("memory", unix.Mount("coffer-test", over, "tmpfs", 0, "size=2g,mode=755"))
-	s.t.Cleanup(func() { unmount(s.t, over) })
+	m.t.Cleanup(func() { unmount(m.t, over) })
 	upper, work := filepath.Join(over, "upper"), filepath.Join(over, "work")
 	for _, d := range []string{upper, work} {
 		if err := os.Mkdir(d, 0o755); err != nil {
-			s.t.Fatal(err)
+			m.t.Fatal(err)
 		}
 	}
-	do("overlay", unix.Mount("coffer-test", s.root, "overlay", 0, "lowerdir="+lower+",upperdir="+upper+",workdir="+work))
-	s.t.Cleanup(func() { unmount(s.t, s.root) })
+	do("overlay", unix.Mount("coffer-test", m.root, "overlay", 0, "lowerdir="+lower+",upperdir="+upper+",workdir="+work))
+	m.t.Cleanup(func() { unmount(m.t, m.root) })
 }
 
 func unmount(t testing.TB, path string) {
@@ -103,16 +122,16 @@ func unmount(t testing.TB, path string) {
 }
 
 // awaitBoot returns the process id of the machine's PID 1 when it has booted.
-func (s *Systemd) awaitBoot(l *net.UnixConn, p *process) int {
-	s.t.Helper()
+func (m *Machine) awaitBoot(l *net.UnixConn, p *process) int {
+	m.t.Helper()
 	if err := l.SetReadDeadline(time.Now().Add(bootWait)); err != nil {
-		s.t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	leader, buf := 0, make([]byte, 4096)
 	for {
 		n, err := l.Read(buf)
 		if err != nil {
-			s.t.Fatalf("the machine does not boot: %v\n%s", err, p.output())
+			m.t.Fatalf("the machine does not boot: %v\n%s", err, p.output())
 		}
 		for line := range strings.Lines(string(buf[:n])) {
 			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -127,31 +146,30 @@ func (s *Systemd) awaitBoot(l *net.UnixConn, p *process) int {
 }
 
 // halt powers the machine off.
-func (s *Systemd) halt(p *process) {
-	// SIGRTMIN+4 is "poweroff" to systemd (systemd(1)).
-	_ = syscall.Kill(s.leader, syscall.Signal(34+4))
+func (m *Machine) halt(p *process) {
+	_ = syscall.Kill(m.leader, m.off)
 	select {
 	case <-p.done:
 	case <-time.After(30 * time.Second):
-		_ = syscall.Kill(s.leader, syscall.SIGKILL)
+		_ = syscall.Kill(m.leader, syscall.SIGKILL)
 		<-p.done
 	}
 }
 
 // Path returns the path that something of the machine has on this one.
-func (s *Systemd) Path(name string) string { return filepath.Join(s.root, name) }
+func (m *Machine) Path(name string) string { return filepath.Join(m.root, name) }
 
 // Run runs a shell command as root in the machine, and returns what it printed and
 // its exit code.
-func (s *Systemd) Run(ctx context.Context, command string) (string, int) {
-	s.t.Helper()
-	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(s.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd",
+func (m *Machine) Run(ctx context.Context, command string) (string, int) {
+	m.t.Helper()
+	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd",
 		"env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "TZ=UTC", "SYSTEMD_PAGER=", "sh", "-c", command)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		s.t.Fatalf("%s: %v", command, err)
+		m.t.Fatalf("%s: %v", command, err)
 	}
 	return out.String(), cmd.ProcessState.ExitCode()
 }
@@ -193,15 +211,15 @@ func removeGroup(dir string) {
 	_ = os.Remove(dir)
 }
 
-// image returns the folder with the Debian and some more packages, which is made once,
-// in a minute.
-func image(t testing.TB, packages []string) string {
+// image returns the folder of a Debian with some more packages, which is made once, in a
+// minute.
+func image(t testing.TB, name string, packages []string) string {
 	t.Helper()
 	dir := filepath.Join(cache(t), "images")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, strings.Join(slices.Concat([]string{imageName}, packages), "+"))
+	path := filepath.Join(dir, name)
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
@@ -214,8 +232,8 @@ func image(t testing.TB, packages []string) string {
 	if err := os.RemoveAll(half); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("making a Debian with systemd in %s, once", path)
-	cmd := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include="+strings.Join(slices.Concat([]string{"systemd", "systemd-sysv", "dbus"}, packages), ","), "bookworm", half)
+	t.Logf("making a Debian in %s, once", path)
+	cmd := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include="+strings.Join(packages, ","), "bookworm", half)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		Missing(t, "a Debian image", fmt.Sprintf("debootstrap: %v\n%s", err, out[max(0, len(out)-2000):]))
 	}
