@@ -46,6 +46,8 @@ type Point struct {
 	// Damaged: it is known not to restore as a whole. It counts for no number and stands
 	// for no day, and is let go only when a newer good point is there.
 	Damaged bool
+	// Asked: somebody asked for it to go.
+	Asked bool
 }
 
 // Hold keeps a point against all rules.
@@ -106,7 +108,8 @@ func (r Retention) empty() bool {
 // the retention does not pass Check there are no decisions and nothing may be let go.
 //
 // The newest point of an hour, day, week, month or year stands for it. A point that
-// is listed twice counts once.
+// is listed twice counts once. One that somebody asked to go counts for nothing, so that
+// no other goes because of it; a hold keeps it all the same.
 //
 // now is trusted for one thing only. Points dated after it come from a clock that was
 // ahead, or the clock is behind now: nobody can tell. They are kept, and count for
@@ -133,8 +136,31 @@ func Decide(points []Point, r Retention, now time.Time, allow Allow) ([]Decision
 		d.period(p)
 	}
 	d.expired()
-	return d.out, nil
+	return d.whole(), nil
 }
+
+// KeepAll says of each point what becomes of it where no retention is: it is kept, unless
+// somebody asked for it to go and nobody holds it. They come in the order of points.
+func KeepAll(points []Point) []Decision {
+	out := make([]Decision, 0, len(points))
+	for _, p := range points {
+		if p.goes() {
+			out = append(out, Decision{Point: p, Reasons: []string{asked}})
+			continue
+		}
+		why := []string{"no retention: everything is kept"}
+		for _, h := range p.Holds {
+			why = append(why, h.Why())
+		}
+		out = append(out, Decision{Point: p, Keep: true, Reasons: why, Pinned: true})
+	}
+	return out
+}
+
+// asked is why a point goes that somebody asked to go.
+const asked = "somebody asked for it to go"
+
+func (p Point) goes() bool { return p.Asked && len(p.Holds) == 0 }
 
 // decider holds what is decided.
 type decider struct {
@@ -142,7 +168,9 @@ type decider struct {
 	now  time.Time
 	zone *time.Location
 	out  []Decision // oldest first
-	past int        // out[:past] are not dated after now
+	// asked are those that somebody asked to go and nobody holds; they are not in out.
+	asked []Decision
+	past  int // out[:past] are not dated after now
 	// good are the indexes in out of points that are neither damaged nor dated after
 	// now, newest first: those that count.
 	good []int
@@ -154,10 +182,13 @@ func (d *decider) sort(points []Point) {
 	for i, p := range points {
 		d.out[i].Point = p
 	}
-	slices.SortFunc(d.out, func(a, b Decision) int {
-		return cmp.Or(a.Point.Time.Compare(b.Point.Time), cmp.Compare(a.Point.ID, b.Point.ID))
+	slices.SortFunc(d.out, compareDecisions)
+	d.out = slices.DeleteFunc(merge(d.out), func(c Decision) bool {
+		if c.Point.goes() {
+			d.asked = append(d.asked, Decision{Point: c.Point, Reasons: []string{asked}})
+		}
+		return c.Point.goes()
 	})
-	d.out = merge(d.out)
 	d.past = len(d.out)
 	for d.past > 0 && d.out[d.past-1].Point.Time.After(d.now) {
 		d.past--
@@ -169,8 +200,22 @@ func (d *decider) sort(points []Point) {
 	}
 }
 
+func compareDecisions(a, b Decision) int {
+	return cmp.Or(a.Point.Time.Compare(b.Point.Time), cmp.Compare(a.Point.ID, b.Point.ID))
+}
+
+// whole is what is decided of all points.
+func (d *decider) whole() []Decision {
+	if len(d.asked) == 0 {
+		return d.out
+	}
+	all := slices.Concat(d.out, d.asked)
+	slices.SortFunc(all, compareDecisions)
+	return all
+}
+
 // merge makes one of points that are listed twice: with all their holds and tags, and
-// damaged if one of them is.
+// damaged, or asked to go, if one of them is.
 func merge(sorted []Decision) []Decision {
 	out := sorted[:0]
 	for _, next := range sorted {
@@ -183,6 +228,7 @@ func merge(sorted []Decision) []Decision {
 		p.Tags = union(p.Tags, next.Point.Tags, cmp.Compare[string])
 		p.Holds = union(p.Holds, next.Point.Holds, compareHolds)
 		p.Damaged = p.Damaged || next.Point.Damaged
+		p.Asked = p.Asked || next.Point.Asked
 	}
 	return out
 }

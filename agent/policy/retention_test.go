@@ -113,6 +113,8 @@ func (c *retentionCase) point(t *testing.T, n int, fields []string) policy.Point
 			p.Holds = append(p.Holds, policy.Hold{Owner: owner, Reason: strings.ReplaceAll(reason, "_", " ")})
 		case "damaged":
 			p.Damaged = true
+		case "asked":
+			p.Asked = true
 		default:
 			t.Fatalf("%q is nothing of a point", field)
 		}

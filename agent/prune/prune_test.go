@@ -201,6 +201,24 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// TestForgetNewest: of what somebody asked to go no rule says that another may go.
+func TestForgetNewest(t *testing.T) {
+	b, points := four(t)
+	b.set.retention = &policy.Retention{Last: 1}
+	check(t, b.use(t.Context(), func(it *catalog.Item, ix index) error {
+		return prune.Forget(t.Context(), b.config(it, ix), points[3:])
+	}))
+	for range 3 {
+		if done := b.mustPrune(t); done.Kept != 1 || done.Nothing {
+			t.Errorf("%+v", done)
+		}
+		b.clock.pass(grace)
+	}
+	if left := b.points(t, *b.files.made); !slices.Equal(left, points[2:3]) {
+		t.Errorf("points %v", left)
+	}
+}
+
 // TestOpenBackup: while a backup is open, a mark whose time has come waits for it if it
 // had begun before the mark, and it is given up when it is too old.
 func TestOpenBackup(t *testing.T) {

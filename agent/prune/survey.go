@@ -41,7 +41,7 @@ func (s *survey) point(name catalog.PointName) (int, bool) {
 
 // look lists the points, twice, and the rest, and decides which points go.
 func (r *run) look(ctx context.Context) (*survey, error) {
-	s := &survey{going: make(map[catalog.PointName]struct{}), removed: make(map[catalog.PointName]struct{})}
+	s := &survey{removed: make(map[catalog.PointName]struct{})}
 	if err := r.listPoints(ctx, s); err != nil {
 		return nil, err
 	}
@@ -85,12 +85,13 @@ func (r *run) listPoints(ctx context.Context, s *survey) error {
 }
 
 // Points are points as a retention sees them, in the order in which they come, with
-// their holds.
-func Points(points []catalog.Summary, holds []catalog.Hold) []policy.Point {
+// their holds, and with what somebody asked to go.
+func Points(points []catalog.Summary, holds []catalog.Hold, asked map[catalog.PointName]struct{}) []policy.Point {
 	held := heldPoints(holds)
 	out := make([]policy.Point, 0, len(points))
 	for _, p := range points {
-		out = append(out, policy.Point{ID: string(p.Name), Time: p.Name.Time(), Tags: p.Tags, Holds: held[p.Name], Damaged: p.Damaged || p.Unreadable})
+		_, goes := asked[p.Name]
+		out = append(out, policy.Point{ID: string(p.Name), Time: p.Name.Time(), Tags: p.Tags, Holds: held[p.Name], Damaged: p.Damaged || p.Unreadable, Asked: goes})
 	}
 	return out
 }
@@ -103,10 +104,13 @@ func heldPoints(holds []catalog.Hold) map[catalog.PointName][]policy.Hold {
 	return held
 }
 
-// choose decides which points go.
+// choose decides which points go: those that somebody asked to go and nobody holds, and
+// those that the retention lets go of what is left.
 func (r *run) choose(s *survey, holds []catalog.Hold) error {
+	asked := r.asked(s, holds)
+	s.going = asked
 	if r.Retention != nil {
-		decisions, err := policy.Decide(Points(s.points, holds), *r.Retention, r.now, r.Allow)
+		decisions, err := policy.Decide(Points(s.points, holds, asked), *r.Retention, r.now, r.Allow)
 		if err != nil {
 			return err
 		}
@@ -117,25 +121,27 @@ func (r *run) choose(s *survey, holds []catalog.Hold) error {
 		}
 		r.done.Nothing = len(s.points) > 0 && len(s.going) == len(s.points)
 	}
-	there := make(map[catalog.PointName]struct{}, len(s.points))
-	for _, p := range s.points {
-		there[p.Name] = struct{}{}
-	}
+	r.done.Kept = len(s.points) - len(s.going)
+	return nil
+}
+
+// asked returns the points that somebody asked to go and nobody holds.
+func (r *run) asked(s *survey, holds []catalog.Hold) map[catalog.PointName]struct{} {
 	held := heldPoints(holds)
+	out := make(map[catalog.PointName]struct{})
 	for _, m := range r.marks {
 		for _, name := range m.Forgotten {
-			if _, ok := there[name]; !ok || len(held[name]) > 0 {
+			if _, there := s.point(name); !there || len(held[name]) > 0 {
 				continue
 			}
-			s.going[name] = struct{}{}
+			out[name] = struct{}{}
 			if m.Host != r.Host {
 				r.done.Foreign++
 				r.Log.Warn("another host asked for a point to go", "item", r.Item.Name(), "point", name, "host", m.Host, "mark", m.ID)
 			}
 		}
 	}
-	r.done.Kept = len(s.points) - len(s.going)
-	return nil
+	return out
 }
 
 // needs reads what all points need that are there and that this run has not removed.

@@ -32,12 +32,8 @@ func (w *Warden) ExplainItem(ctx context.Context, name string) ([]control.PointF
 		point := catalog.PointName(d.Point.ID)
 		f := control.PointFate{Item: name, Point: point.String(), Time: d.Point.Time, Keep: d.Keep, Reasons: d.Reasons,
 			Expires: d.Expires, Pinned: d.Pinned, Goes: fates.Goes[point]}
-		_, asked := fates.Asked[point]
-		switch {
-		case len(fates.Holds[point]) > 0 || d.Keep && !asked: // also if it is marked: a prune asks again
+		if d.Keep { // also if it is marked: a prune asks again
 			f.Goes = time.Time{}
-		case d.Keep:
-			f.Keep, f.Reasons, f.Expires, f.Pinned = false, []string{"somebody asked for it to go"}, time.Time{}, false
 		}
 		out = append(out, f)
 	}
@@ -63,20 +59,12 @@ func (w *Warden) decisions(ctx context.Context, it *vault.Item, allow policy.All
 			there = append(there, s)
 		}
 	}
-	points := prune.Points(there, fates.All)
+	points := prune.Points(there, fates.All, fates.Asked)
 	_, p := w.cfg.Settings().PolicyOf(it.Name())
 	keeps, ok := p.Keeps()
-	if ok {
-		decided, err := policy.Decide(points, keeps, w.cfg.Clock(), allow)
-		return decided, fates, err
+	if !ok {
+		return policy.KeepAll(points), fates, nil
 	}
-	decided := make([]policy.Decision, 0, len(points))
-	for _, p := range points {
-		why := []string{"no retention: everything is kept"}
-		for _, h := range p.Holds {
-			why = append(why, h.Why())
-		}
-		decided = append(decided, policy.Decision{Point: p, Keep: true, Reasons: why, Pinned: true})
-	}
-	return decided, fates, nil
+	decided, err := policy.Decide(points, keeps, w.cfg.Clock(), allow)
+	return decided, fates, err
 }
