@@ -175,6 +175,7 @@ func (l *Log) carryOn(torn []byte) error {
 		return err
 	}
 	l.seal(l.end.file - 1)
+	l.reserve()
 	if len(aside) == 0 {
 		return l.settle()
 	}
