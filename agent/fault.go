@@ -13,6 +13,7 @@ import (
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/internal/durable"
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/restore/target"
@@ -27,6 +28,8 @@ var faults = [...]struct {
 	next string
 }{
 	{keyring.ErrUnrecorded, control.CodeFailed, "make room in, or mend, the agent's state folder; then check it: coffer audit verify"},
+	{durable.ErrDamaged, control.CodeFailed, "run it again: what is damaged is set aside and built anew from the vault. And look at the disk of the agent's state folder: dmesg"},
+	{durable.ErrState, control.CodeFailed, stateNext},
 	{keyring.ErrStale, control.CodeKeysInaccessible, "put that version back where it was; coffer key list shows what there is"},
 	{kek.ErrUnreachable, control.CodeKeysInaccessible, "see that the token or key service is up, then try again: coffer key list shows each key"},
 	{kek.ErrDenied, control.CodeKeysInaccessible, "check the key's PIN, permissions and state; coffer key list shows each key"},

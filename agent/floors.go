@@ -46,8 +46,8 @@ func (s *state) floors(id crypt.VaultID, log *slog.Logger) (*floors, error) {
 	if err := f.keepIn(s.floorsPath(id)); err != nil {
 		return nil, err
 	}
-	if err := load(f.path, &f.epochs); err != nil {
-		return nil, fmt.Errorf("%w: remove it: key records that were put back since are then not noticed", err)
+	if err := load(f.path, &f.epochs, log); err != nil {
+		return nil, fmt.Errorf("%w: mend its disk; or remove it: key records that were put back since are then not noticed", err)
 	}
 	return f, nil
 }

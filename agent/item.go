@@ -34,6 +34,7 @@ type item struct {
 	leaving leaving    // points that it is about to remove
 	sync    sync.Mutex // held while the index is brought up to the vault
 	writing bool       // a backup is putting packs; guarded by sync
+	spare   spare      // in the place of the index, for who reads
 }
 
 // bringUp brings the item's index up to the vault. While a backup runs it is: only
@@ -128,13 +129,19 @@ func (a *Agent) openItem(ctx context.Context, name string, open func(*vault) (*c
 	index, err := a.Parts.Index(ctx, a.state.indexPath(v.vault.ID(), opened.ID()))
 	if err != nil {
 		opened.Close()
-		return nil, fmt.Errorf("item %s: %w", name, err)
+		return nil, Fault(fmt.Errorf("item %s: %w", name, err))
 	}
-	it := &item{Item: opened, vault: v, index: index, reader: opened.NewReader(index), users: 1, looking: gate.New(), pruning: gate.New()}
+	it := a.newItem(v, opened, index)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.items[name] = it
 	return it, nil
+}
+
+func (a *Agent) newItem(v *vault, opened *catalog.Item, index Index) *item {
+	it := &item{Item: opened, vault: v, index: index, users: 1, looking: gate.New(), pruning: gate.New()}
+	it.reader = opened.NewReader(lookup{a, it})
+	return it
 }
 
 // use returns an item that is open already, or nil. The caller closes it.
@@ -195,6 +202,7 @@ func (it *item) close() {
 }
 
 func (it *item) release() {
+	it.spare.close()
 	it.index.Close()
 	it.Item.Close()
 }

@@ -26,9 +26,10 @@ func (a *Agent) open(ctx context.Context, name, selector, to string) (*item, *ca
 	return it, p, err
 }
 
-// openNoting is open for who has somebody to tell what PickReadable notes.
+// openNoting is open for who has somebody to tell what PickReadable notes, and that the
+// local index cannot be used.
 func (a *Agent) openNoting(ctx context.Context, name, selector, to string) (*item, *catalog.Point, []string, error) {
-	it, err := a.openItem(ctx, name, func(v *vault) (*catalog.Item, error) { return v.vault.Item(ctx, name) })
+	it, err := a.toRead(ctx, name)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -37,7 +38,7 @@ func (a *Agent) openNoting(ctx context.Context, name, selector, to string) (*ite
 		it.close()
 		return nil, nil, nil, err
 	}
-	return it, p, notes, nil
+	return it, p, append(notes, it.without()...), nil
 }
 
 // pick reads the point that a selector means.
@@ -49,7 +50,7 @@ func (a *Agent) pick(ctx context.Context, it *item, selector, to string) (p *cat
 		}
 		it.sync.Lock()
 		defer it.sync.Unlock()
-		if _, other = a.bringUp(ctx, it); other != nil {
+		if other = a.bringUpToRead(ctx, it); other != nil {
 			return nil
 		}
 		p, err = it.point(ctx, name)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/audit"
@@ -63,6 +64,11 @@ func (a *Agent) Restore(ctx context.Context, req control.RestoreRequest) (contro
 			Delete: req.Delete, DryRun: req.DryRun, NumericOwner: req.NumericOwner, Progress: done, Log: a.Log,
 		})
 		j.Update(func(s *control.Job) { s.Skips = skips(result.Skipped) })
+		for _, n := range it.without() {
+			if !slices.Contains(notes, n) { // since it began
+				j.Note("warning", n)
+			}
+		}
 		e.Kind, e.Outcome = audit.RestoreDone, "done"
 		if err != nil {
 			e.Outcome, e.Says = "failed", err.Error()

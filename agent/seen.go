@@ -14,6 +14,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/internal/durable"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
 )
@@ -42,6 +43,20 @@ func (a *Agent) remembering(ctx context.Context, name string) (*item, catalog.Sy
 		return nil, catalog.SyncedPoints{}, err
 	}
 	synced, err := a.syncPoints(ctx, it)
+	if err != nil {
+		it.close()
+		return nil, synced, err
+	}
+	return it, synced, nil
+}
+
+// rememberingApart is remembering with an index in memory, for whom it is worth while.
+func (a *Agent) rememberingApart(ctx context.Context, name string, cause error) (*item, catalog.SyncedPoints, error) {
+	it, err := a.apart(ctx, name, cause)
+	if err != nil {
+		return nil, catalog.SyncedPoints{}, err
+	}
+	synced, err := a.lookAgain(ctx, it)
 	if err != nil {
 		it.close()
 		return nil, synced, err
@@ -89,9 +104,11 @@ func (a *Agent) lookAtPoints(ctx context.Context, it *item) (catalog.SyncedPoint
 	if err != nil {
 		return synced, Fault(err)
 	}
-	it.vault.mu.Lock()
-	it.vault.seen[it.Name()] = seen{a.Clock(), synced}
-	it.vault.mu.Unlock()
+	if it.spare.because() == nil { // an index in memory misses nothing
+		it.vault.mu.Lock()
+		it.vault.seen[it.Name()] = seen{a.Clock(), synced}
+		it.vault.mu.Unlock()
+	}
 	if synced.Lost > lost {
 		keys := make([]store.Key, 0, len(synced.Gone))
 		for _, name := range synced.Gone {
@@ -172,6 +189,9 @@ func (a *Agent) acknowledge(ctx context.Context, it *item, selector string) ([]c
 // eachPoint calls f for each point of an item, oldest first.
 func (a *Agent) eachPoint(ctx context.Context, name string, f func(control.Point) error) error {
 	it, synced, err := a.remembering(ctx, name)
+	if errors.Is(err, durable.ErrState) {
+		it, synced, err = a.rememberingApart(ctx, name, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,16 +26,22 @@ import (
 //	audit/                        what was done with keys (package audit)
 //	index/<vault id>/<item id>    local indexes, rebuilt at need
 //	jobs/<number>.json            what ran
+//	schedule.json                 when policies ran last
+//	proofs.json                   what was proved of backups
+//	notify.json                   what was told
 //
+// A file that is damaged is set aside under its name and .damaged, and what was in it is as
+// good as lost (aside.go). One that cannot be read, as its disk does not, is an error.
 // Without custody.json and floors the agent cannot tell that keys or records went
 // back to older ones while it was not looking; it works all the same.
 type state struct {
 	dir  string
 	lock *os.File
 
-	mu   sync.Mutex
-	ids  map[string]string // vault id by name in the config
-	kept kept
+	mu     sync.Mutex
+	ids    map[string]string // vault id by name in the config
+	kept   kept
+	behind bool // custody.json is older than kept: it could not be written
 }
 
 // kept is what custody.json holds.
@@ -45,19 +52,19 @@ type kept struct {
 	Openers  map[string][]string          `json:"openers"`  // fingerprints of the keys that open a vault, by its name
 }
 
-func openState(dir string) (*state, error) {
+func openState(dir string, log *slog.Logger) (*state, error) {
 	lock, err := durable.Lock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
 	s := &state{dir: dir, lock: lock, ids: make(map[string]string)}
-	if err := load(s.path("vaults.json"), &s.ids); err != nil {
+	if err := load(s.path("vaults.json"), &s.ids, log); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("%w: remove it and write the ids of the vaults into the config", err)
+		return nil, fmt.Errorf("%w: mend its disk; or remove it, and write the ids of the vaults into the config", err)
 	}
-	if err := load(s.path("custody.json"), &s.kept); err != nil {
+	if err := load(s.path("custody.json"), &s.kept, log); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("%w: remove it; then check every key: coffer key check", err)
+		return nil, fmt.Errorf("%w: mend its disk; or remove it, and check every key then: coffer key check", err)
 	}
 	return s, nil
 }
@@ -66,16 +73,21 @@ func (s *state) path(name ...string) string {
 	return filepath.Join(append([]string{s.dir}, name...)...)
 }
 
-// load reads a file of the state into v, which stays as it is if there is none.
-func load(path string, v any) error {
-	raw, err := os.ReadFile(path)
+// load reads a file of the state into v, which stays as it is if there is none, or if it
+// was damaged and is set aside.
+func load(path string, v any, log *slog.Logger) error {
+	raw, err := durable.ReadSealed(path)
 	if err == nil {
 		err = json.Unmarshal(raw, v)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read %s: %w", path, err)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, durable.ErrDamaged):
+		log.Error("a file of the state is damaged, and goes on without what was in it", "err", err, "next", "coffer status")
+		return nil
 	}
-	return nil
+	return fmt.Errorf("read %s: %w", path, err)
 }
 
 func save(path string, v any) error {
@@ -83,7 +95,7 @@ func save(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(path, raw)
+	return durable.WriteSealed(path, raw)
 }
 
 // id returns the pinned id of a vault.
@@ -171,12 +183,30 @@ func (s *state) setOpeners(vault string, fingerprints []string) error {
 	})
 }
 
-// keep changes custody.json.
+// keep changes custody.json. After an error the change counts until the process ends, and
+// is written as soon as that can be done.
 func (s *state) keep(change func(*kept)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.kept)
-	return save(s.path("custody.json"), s.kept)
+	return s.write()
+}
+
+// settle writes what could not be written before.
+func (s *state) settle() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.behind {
+		return nil
+	}
+	return s.write()
+}
+
+// write is called with mu held.
+func (s *state) write() error {
+	err := save(s.path("custody.json"), s.kept)
+	s.behind = err != nil
+	return err
 }
 
 // indexPath returns where the local index of an item is kept.

@@ -40,9 +40,10 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	}
 	for _, c := range doctor.Room(a.state.dir) {
 		if c.Outcome == control.CheckBad {
-			s.Problems = append(s.Problems, control.Problem{Subject: "state folder", Message: a.state.dir + ": " + c.Says, Next: c.Next})
+			s.Problems = append(s.Problems, control.Problem{Subject: stateSubject, Message: a.state.dir + ": " + c.Says, Next: c.Next})
 		}
 	}
+	s.Problems = append(s.Problems, a.asideProblems()...)
 	s.Problems = append(s.Problems, a.tellingProblems()...)
 	asked := make(map[string]alarm.Asked)
 	for name, v := range a.settings().Vaults {

@@ -107,6 +107,9 @@ func (a *Agent) lookAround(ctx context.Context) {
 	a.tell.status, a.tell.looked, a.tell.gone = s, a.Clock(), gone
 	a.tell.mu.Unlock()
 	a.verifyAudit(ctx)
+	if err := a.state.settle(); err != nil {
+		a.Log.Warn("what is known of keys is still not written down", "err", err)
+	}
 	a.tellStatus(a.found(s, gone))
 }
 
@@ -196,6 +199,12 @@ func (a *Agent) found(s control.Status, gone map[string]int) told {
 	}
 	if says := a.auditFault(); says != "" {
 		t.add(aboutAgent+"audit log", "", auditProblem(says))
+	}
+	for _, p := range s.Problems {
+		if p.Subject == stateSubject {
+			what, _, _ := strings.Cut(p.Message, " ") // the file or folder
+			t.add(aboutAgent+stateSubject+" "+what, "", p)
+		}
 	}
 	return t
 }

@@ -12,7 +12,7 @@
 // and the hash of its last line; the last line of a file that is not written any more
 // is of kind log.sealed and says how many lines come before it. The file head has
 // the number and hash of the last line, so that lines missing at the end are noticed.
-// Room for two thousand lines or so is kept behind the last one, and for the head in
+// Room for some thousand lines is kept behind the last one, and for the head in
 // head.spare, so that keys can be used and backups restored for a while after the disk
 // is full. Lines that a crash tore are moved to files NNNNNN.SEQ-N.torn, and a line says so.
 //

@@ -14,6 +14,8 @@ import (
 
 	engine "modernc.org/sqlite"
 	codes "modernc.org/sqlite/lib"
+
+	"github.com/cofferbackup/coffer/internal/durable"
 )
 
 // The header of the file says whose it is and which schema it has (PRAGMA
@@ -97,19 +99,10 @@ type database struct {
 	putState         *sql.Stmt
 }
 
-// openDatabase opens the file at path, and fills it if it is empty.
+// openDatabase opens the file at path, or one in memory, and fills it if it is empty.
 func openDatabase(path string) (*database, error) {
 	dsn, err := sourceName(path)
 	if err != nil {
-		return nil, err
-	}
-	// Made here for its mode. A file that is there must not be opened and closed:
-	// that would drop the locks that SQLite holds on it in this process.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err == nil {
-		err = f.Close()
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	connector, err := engine.NewConnector(dsn)
@@ -124,8 +117,20 @@ func openDatabase(path string) (*database, error) {
 	return db, nil
 }
 
-// sourceName is the URI of path.
+// sourceName is the URI of the file at path, which is there then.
 func sourceName(path string) (string, error) {
+	if path == "" {
+		return ":memory:", nil
+	}
+	// Made here for its mode. A file that is there must not be opened and closed:
+	// that would drop the locks that SQLite holds on it in this process.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -263,13 +268,27 @@ func (db *database) close() error {
 	return db.pool.Close()
 }
 
-// discard makes room for a new file. What may be somebody else's is kept under
-// another name, with one such file at the most.
+// discard makes room for a new file. What is damaged, or may be somebody else's, is kept
+// under another name, with one such file of each kind at the most.
 func discard(path string, cause error) error {
+	if errors.Is(cause, ErrDamaged) {
+		return setAside(path)
+	}
 	if errors.Is(cause, errForeign) {
 		if err := os.Rename(path, path+".foreign"); err != nil {
 			return err
 		}
+	}
+	return remove(path)
+}
+
+// setAside keeps a damaged file for who wants to know what has become of it.
+func setAside(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := durable.SetAside(path); err != nil {
+		return err
 	}
 	return remove(path)
 }
@@ -300,11 +319,13 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	case codes.SQLITE_FULL:
 		return fmt.Errorf("%w, in its folder: %w", syscall.ENOSPC, err)
+	case codes.SQLITE_IOERR:
+		if e.Code() != codes.SQLITE_IOERR_SHORT_READ {
+			return fmt.Errorf("%w, of its disk: %w", syscall.EIO, err)
+		}
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	case codes.SQLITE_READONLY, codes.SQLITE_CANTOPEN:
 		return fmt.Errorf("the file or its folder is not writable; check owner, mode and mount: %w", err)
-	}
-	if e.Code() == codes.SQLITE_IOERR_SHORT_READ {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err
 }

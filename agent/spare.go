@@ -1,0 +1,162 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/internal/durable"
+	"github.com/cofferbackup/coffer/store/pack"
+)
+
+// What is restored must not hang on the disk that the state is on: where the local index
+// of an item cannot be used, because that is full, dying or mounted read-only, those who
+// read the item use an index in memory that is built from the vault. Those who write do
+// not: a backup has to remember what it does.
+
+// spare is an index in memory in the place of one that cannot be used.
+type spare struct {
+	mu    sync.Mutex
+	index Index // nil: there is none yet
+	cause error // why it is used; nil: it is not
+}
+
+// because returns why a spare is used, or nil if none is.
+func (s *spare) because() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cause
+}
+
+func (s *spare) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.index != nil {
+		s.index.Close()
+		s.index = nil
+	}
+}
+
+// standIn returns the spare of an item's index, which is made and brought up to the vault
+// if there is none yet.
+func (a *Agent) standIn(ctx context.Context, it *item, cause error) (Index, error) {
+	it.spare.mu.Lock()
+	defer it.spare.mu.Unlock()
+	if it.spare.index != nil {
+		return it.spare.index, nil
+	}
+	index, err := a.Parts.Index(ctx, "")
+	if err != nil {
+		return nil, errors.Join(cause, err)
+	}
+	if _, err := it.Sync(ctx, index); err != nil {
+		index.Close()
+		return nil, errors.Join(cause, Fault(err))
+	}
+	a.Log.Warn("local index cannot be used; an index in memory takes its place for reading", "vault", it.vault.name, "item", it.Name(), "cause", cause)
+	it.spare.index, it.spare.cause = index, cause
+	return index, nil
+}
+
+// bringUpToRead is bringUp for who only reads, and can do with the spare. The caller
+// holds the item's sync.
+func (a *Agent) bringUpToRead(ctx context.Context, it *item) error {
+	_, err := a.bringUp(ctx, it)
+	if !errors.Is(err, durable.ErrState) {
+		return err
+	}
+	index, failed := a.standIn(ctx, it, err)
+	if failed == nil {
+		_, failed = it.Sync(ctx, index) // it may have been made long ago
+	}
+	return Fault(failed)
+}
+
+// apart opens an item with an index in memory of its own, as that on disk cannot be
+// opened. The caller closes it.
+func (a *Agent) apart(ctx context.Context, name string, cause error) (*item, error) {
+	v, err := a.vault(ctx, a.settings().Items[name].Vault)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := v.vault.Item(ctx, name)
+	if err != nil {
+		return nil, Fault(err)
+	}
+	index, err := a.Parts.Index(ctx, "")
+	if err != nil {
+		opened.Close()
+		return nil, errors.Join(cause, err)
+	}
+	a.Log.Warn("local index cannot be opened; an index in memory takes its place for reading", "vault", v.name, "item", name, "cause", cause)
+	it := a.newItem(v, opened, index)
+	it.spare.cause = cause
+	return it, nil
+}
+
+// toRead opens an item that has been backed up before for who only reads: if its local
+// index cannot be opened, with one in memory. The caller closes it.
+func (a *Agent) toRead(ctx context.Context, name string) (*item, error) {
+	it, err := a.openItem(ctx, name, func(v *vault) (*catalog.Item, error) { return v.vault.Item(ctx, name) })
+	if errors.Is(err, durable.ErrState) {
+		return a.apart(ctx, name, err)
+	}
+	return it, err
+}
+
+// without says that an item is read without its local index, or nothing.
+func (it *item) without() []string {
+	if cause := it.spare.because(); cause != nil {
+		return []string{fmt.Sprintf("the local index cannot be used, and one in memory, built from the vault, takes its place: %v", cause)}
+	}
+	return nil
+}
+
+// lookup is where a reader of an item looks for chunks: in its index and, from when that
+// can no more be read, in the spare.
+type lookup struct {
+	agent *Agent
+	item  *item
+}
+
+// Lookup implements catalog.Lookup.
+func (l lookup) Lookup(ctx context.Context, id chunk.ID) (loc pack.Location, ok bool, err error) {
+	err = l.in(ctx, func(index Index) error {
+		loc, ok, err = index.Lookup(ctx, id)
+		return err
+	})
+	return loc, ok, err
+}
+
+// Places implements catalog.Places, if the index does.
+func (l lookup) Places(ctx context.Context, id chunk.ID) (places []pack.Location, err error) {
+	err = l.in(ctx, func(index Index) error {
+		if p, ok := index.(catalog.Places); ok {
+			places, err = p.Places(ctx, id)
+		}
+		return err
+	})
+	return places, err
+}
+
+// in asks the index or, if that cannot answer, the spare.
+func (l lookup) in(ctx context.Context, ask func(Index) error) error {
+	it := l.item
+	it.spare.mu.Lock()
+	index := it.spare.index
+	it.spare.mu.Unlock()
+	if index != nil {
+		return ask(index)
+	}
+	err := ask(it.index)
+	if !errors.Is(err, durable.ErrState) {
+		return err
+	}
+	if index, err = l.agent.standIn(ctx, it, err); err != nil {
+		return err
+	}
+	return ask(index)
+}
