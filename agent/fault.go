@@ -27,7 +27,7 @@ var faults = [...]struct {
 	code control.Code
 	next string
 }{
-	{keyring.ErrUnrecorded, control.CodeFailed, "make room in, or mend, the agent's state folder; then check it: coffer audit verify"},
+	{keyring.ErrUnrecorded, control.CodeFailed, recordNext},
 	{durable.ErrDamaged, control.CodeFailed, "run it again: what is damaged is set aside and built anew from the vault. And look at the disk of the agent's state folder: dmesg"},
 	{durable.ErrState, control.CodeFailed, stateNext},
 	{keyring.ErrStale, control.CodeKeysInaccessible, "put that version back where it was; coffer key list shows what there is"},
@@ -74,6 +74,9 @@ var faults = [...]struct {
 
 // stateNext is what to do about a fault of a disk that is neither a store's nor a target's.
 const stateNext = "make room on the disk of the agent's state folder, or mend it: coffer doctor looks at it"
+
+// recordNext is what to do when the audit log cannot be written.
+const recordNext = "make room in, or mend, the agent's state folder; then check it: coffer audit verify. What cannot wait is restored without the agent: cofferd rescue"
 
 // Fault gives an error the code and the next step with which it travels.
 func Fault(err error) error {

@@ -93,6 +93,7 @@ type bench struct {
 	keys     *provider
 	settings *config.Config
 	around   func(store.Store) store.Store // what the agent has of a store; nil: all of it
+	bad      func(agent.Index) agent.Index // what it has of an index on disk; nil: all of it
 	*control.Client
 	stop func()
 }
@@ -229,7 +230,11 @@ func (b *bench) parts(log *slog.Logger) agent.Parts {
 		},
 		Target: func(path string) (target.Target, error) { return targetfiles.New(targetfiles.Config{Path: path}) },
 		Index: func(ctx context.Context, path string) (agent.Index, error) {
-			return sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
+			x, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
+			if err != nil || path == "" || b.bad == nil {
+				return x, err
+			}
+			return b.bad(x), nil
 		},
 	}
 }

@@ -31,6 +31,13 @@ func (s *spare) because() error {
 	return s.cause
 }
 
+// get returns the index in memory, or nil.
+func (s *spare) get() Index {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.index
+}
+
 func (s *spare) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,14 +72,15 @@ func (a *Agent) standIn(ctx context.Context, it *item, cause error) (Index, erro
 // holds the item's sync.
 func (a *Agent) bringUpToRead(ctx context.Context, it *item) error {
 	_, err := a.bringUp(ctx, it)
-	if !errors.Is(err, durable.ErrState) {
+	index := it.spare.get()
+	if errors.Is(err, durable.ErrState) {
+		index, err = a.standIn(ctx, it, err)
+	}
+	if err != nil || index == nil {
 		return err
 	}
-	index, failed := a.standIn(ctx, it, err)
-	if failed == nil {
-		_, failed = it.Sync(ctx, index) // it may have been made long ago
-	}
-	return Fault(failed)
+	_, err = it.Sync(ctx, index) // it may have been made long ago, and is read from then on
+	return Fault(err)
 }
 
 // apart opens an item with an index in memory of its own, as that on disk cannot be
@@ -144,18 +152,15 @@ func (l lookup) Places(ctx context.Context, id chunk.ID) (places []pack.Location
 
 // in asks the index or, if that cannot answer, the spare.
 func (l lookup) in(ctx context.Context, ask func(Index) error) error {
-	it := l.item
-	it.spare.mu.Lock()
-	index := it.spare.index
-	it.spare.mu.Unlock()
-	if index != nil {
+	if index := l.item.spare.get(); index != nil {
 		return ask(index)
 	}
-	err := ask(it.index)
+	err := ask(l.item.index)
 	if !errors.Is(err, durable.ErrState) {
 		return err
 	}
-	if index, err = l.agent.standIn(ctx, it, err); err != nil {
+	index, err := l.agent.standIn(ctx, l.item, err)
+	if err != nil {
 		return err
 	}
 	return ask(index)

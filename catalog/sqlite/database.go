@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -207,6 +208,9 @@ func (db *database) prepare() error {
 	} {
 		var err error
 		if *s.to, err = db.conn.PrepareContext(context.Background(), s.sql); err != nil {
+			if err = explain(err); errors.Is(err, syscall.EIO) {
+				return err
+			}
 			return fmt.Errorf("%w: %w", ErrDamaged, err) // the schema is not what the header says
 		}
 	}
@@ -282,15 +286,31 @@ func discard(path string, cause error) error {
 	return remove(path)
 }
 
-// setAside keeps a damaged file for who wants to know what has become of it.
+// setAside keeps a damaged file for who wants to know what has become of it. One that its
+// disk does not read stays: SQLite says of both that they are malformed, and the disk may
+// come back.
 func setAside(path string) error {
 	if path == "" {
 		return nil
+	}
+	if err := read(path); err != nil {
+		return err
 	}
 	if err := durable.SetAside(path); err != nil {
 		return err
 	}
 	return remove(path)
+}
+
+// read reads a file that nobody has open.
+func read(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(io.Discard, f)
+	return err
 }
 
 // remove removes the file and its log. The file goes first: a log without a file
