@@ -264,3 +264,67 @@ func (h *host) allState() string {
 	})
 	return id
 }
+
+// TestStateDiskDies has the state on a disk that from some moment on does not take what is
+// written: a file system in a file that cannot grow. The kernel answers with errors, and
+// takes it for read-only then. Backups say so, nothing that was told to be kept is lost,
+// and all goes on when the disk is well.
+func TestStateDiskDies(t *testing.T) {
+	for name, features := range map[string]string{"with a journal": "has_journal", "without": "^has_journal"} {
+		t.Run(name, func(t *testing.T) { diskDies(t, features) })
+	}
+}
+
+func diskDies(t *testing.T, features string) {
+	h := newHost(t, one)
+	furnish(t, h.path("docs"))
+	small(t, h.path("box"), 24)
+	image, filler := h.path("box/image"), h.path("box/filler")
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 128<<20))
+	finish(t, exec.Command("mke2fs", "-q", "-F", "-t", "ext4", "-O", features, image)).done()
+	must(t, os.Mkdir(h.path("state"), 0o700))
+	attach := func() {
+		t.Helper()
+		finish(t, exec.Command("mount", "-o", "loop", image, h.path("state"))).done()
+	}
+	attach()
+	t.Cleanup(func() { // before the box goes
+		h.kill()
+		finish(t, exec.Command("umount", h.path("state"))).done()
+	})
+	id := h.ready()
+	points := []string{h.backup("docs").ID}
+	fillUp(t, filler)
+	var failed result
+	for n := 0; ; n++ {
+		must(t, os.WriteFile(h.path("docs", "letter.txt"), []byte(fmt.Sprint("Dear ", n)), 0o600))
+		if failed = h.coffer("backup", "docs", "--json"); failed.code != control.ExitDone {
+			break
+		}
+		points = append(points, fromJSON[control.Job](failed).Result.Point.ID)
+		if n == 200 {
+			t.Fatal("the disk does not die")
+		}
+	}
+	failed.says(control.ExitFailed, "state folder")
+	if !strings.Contains(failed.out, "input/output error") && !strings.Contains(failed.out, "read-only file system") {
+		t.Error("it was not the disk")
+	}
+	rescued := h.path("rescued")
+	h.run(nil, "cofferd", "rescue", "--store", "file://"+h.path("vault"), "--vault-id", id, "--key", "file://"+h.path("kek.pem"), "restore", "docs", rescued).done()
+
+	h.kill()
+	must(t, os.Remove(filler))
+	finish(t, exec.Command("umount", h.path("state"))).done()
+	attach()
+	h.start()
+	for i, p := range points {
+		if !slices.Contains(h.points("docs"), p) {
+			t.Errorf("point %d, %s, is gone", i, p)
+		}
+	}
+	h.backup("docs")
+	h.givesBack("docs", "well again")
+	h.coffer("verify", "docs").done()
+}
