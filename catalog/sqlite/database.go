@@ -23,14 +23,14 @@ import (
 // application_id and user_version).
 const (
 	applicationID = 0x436f6678 // "Cofx"
-	schemaVersion = 2
+	schemaVersion = 3
 )
 
-// schema of an empty file. Blobs begin with their checksum; pack has its own in a
+// schema of an empty file. Blobs begin with their checksum; other rows have it in a
 // column. A part that no pack covers is never read.
 const schema = `
 CREATE TABLE state (n INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE source (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE source (name TEXT PRIMARY KEY, checksum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE pack (
 	first INTEGER PRIMARY KEY,    -- its first part
 	parts INTEGER NOT NULL,       -- how many, at least one
@@ -51,6 +51,7 @@ CREATE TABLE note (              -- numbers about packs and index objects
 	kind INTEGER NOT NULL,
 	id BLOB NOT NULL,
 	value INTEGER NOT NULL,
+	checksum INTEGER NOT NULL,
 	PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE TABLE point (             -- points that were seen
@@ -62,7 +63,7 @@ CREATE TABLE point (             -- points that were seen
 	body BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX gone_point ON point (name) WHERE state = 2;
-CREATE TABLE session (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE session (name TEXT PRIMARY KEY, checksum INTEGER NOT NULL) WITHOUT ROWID;
 `
 
 // settings of the connection. The cache is small because this package keeps parts

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/sqlite"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/internal/durable"
@@ -265,6 +266,37 @@ func TestSwapped(t *testing.T) {
 		if _, _, damaged := inspect(t, open(t, path), all, places(all)); damaged == 0 {
 			t.Errorf("missing rows of %s were not noticed", table)
 		}
+	}
+}
+
+// TestWrongRows: a number or a name that has changed is damage, though SQLite sees none.
+func TestWrongRows(t *testing.T) {
+	id := pack.ID{1, 2, 3}
+	for _, change := range []string{"UPDATE note SET value = value + (1 << 20)", "UPDATE note SET kind = 2", "UPDATE source SET name = 'ab'", "UPDATE session SET name = 't'"} {
+		path := filepath.Join(t.TempDir(), "index")
+		x := open(t, path)
+		must(t, x.Add(t.Context(), "a", newMaker(15).packs(1)))
+		must(t, x.SetNotes(t.Context(), catalog.NoteRetained, map[pack.ID]int64{id: 1 << 40}))
+		must(t, x.OwnSession(t.Context(), "s"))
+		ask := func() error {
+			_, err := x.Note(t.Context(), catalog.NoteRetained, id)
+			for _, kind := range []catalog.Note{catalog.NoteRetained, catalog.NoteRead} {
+				for _, bad := range x.Notes(t.Context(), kind) {
+					err = errors.Join(err, bad)
+				}
+			}
+			_, sources := x.Sources(t.Context())
+			_, sessions := x.OwnSessions(t.Context())
+			return errors.Join(err, sources, sessions)
+		}
+		must(t, ask())
+		must(t, x.Close())
+		must(t, other(path, change))
+		x = open(t, path)
+		if err := ask(); !errors.Is(err, sqlite.ErrDamaged) {
+			t.Errorf("%s: %v", change, err)
+		}
+		must(t, x.Close())
 	}
 }
 
