@@ -34,6 +34,7 @@ type item struct {
 	leaving leaving    // points that it is about to remove
 	sync    sync.Mutex // held while the index is brought up to the vault
 	writing bool       // a backup is putting packs; guarded by sync
+	apart   bool       // its index is in memory, and nobody else's
 	spare   spare      // in the place of the index, for who reads
 }
 

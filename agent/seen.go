@@ -104,7 +104,7 @@ func (a *Agent) lookAtPoints(ctx context.Context, it *item) (catalog.SyncedPoint
 	if err != nil {
 		return synced, Fault(err)
 	}
-	if it.spare.because() == nil { // an index in memory misses nothing
+	if !it.apart { // an index in memory misses nothing
 		it.vault.mu.Lock()
 		it.vault.seen[it.Name()] = seen{a.Clock(), synced}
 		it.vault.mu.Unlock()

@@ -101,7 +101,7 @@ func (a *Agent) apart(ctx context.Context, name string, cause error) (*item, err
 	}
 	a.Log.Warn("local index cannot be opened; an index in memory takes its place for reading", "vault", v.name, "item", name, "cause", cause)
 	it := a.newItem(v, opened, index)
-	it.spare.cause = cause
+	it.apart, it.spare.cause = true, cause
 	return it, nil
 }
 

@@ -123,7 +123,7 @@ var (
 // Bounds of what is written and read.
 const (
 	defaultSize = 16 << 20
-	maxReserve  = 1 << 20  // bytes of room kept on the disk: two thousand events or so
+	maxReserve  = 1 << 20  // bytes of room kept on the disk: some thousand events
 	maxSays     = 8 << 10  // bytes of Says; the rest is cut off
 	maxEvent    = 64 << 10 // bytes of all texts of an event
 	maxLine     = 1 << 20  // bytes of a line

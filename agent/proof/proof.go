@@ -65,8 +65,8 @@ type Book struct {
 }
 
 // Open reads the book at path; one that is not there is empty. One that cannot be read
-// is an error, is set aside if it is damaged, and the book that is returned is empty and usable: losing it loses no
-// proof that cannot be made again.
+// is an error, and the book that is returned is empty and usable; a damaged one is set
+// aside. Losing it loses no proof that cannot be made again.
 func Open(path string) (*Book, error) {
 	b := &Book{path: path, entries: make(map[string]Entry)}
 	raw, err := durable.ReadSealed(path)
