@@ -1,5 +1,5 @@
-// Package agent is the service: it holds the vaults and keys of the configuration
-// open, runs jobs, and answers the control socket.
+// Package agent is the service: it makes its parts known to each other, runs them, and
+// answers the control socket through them. What is done is done in the packages beneath.
 //
 // Invariants:
 //   - One agent per state folder.
@@ -33,16 +33,23 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/plan"
+	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
-	"github.com/cofferbackup/coffer/backup"
+	"github.com/cofferbackup/coffer/agent/rekey"
+	"github.com/cofferbackup/coffer/agent/retention"
+	"github.com/cofferbackup/coffer/agent/ruling"
+	"github.com/cofferbackup/coffer/agent/state"
+	"github.com/cofferbackup/coffer/agent/tell"
+	"github.com/cofferbackup/coffer/agent/vault"
+	"github.com/cofferbackup/coffer/agent/watch"
+	"github.com/cofferbackup/coffer/agent/work"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/internal/durable"
-	"github.com/cofferbackup/coffer/internal/gate"
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/restore/target"
 	"github.com/cofferbackup/coffer/store"
-	"github.com/cofferbackup/coffer/store/pack"
 )
 
 // Config of an agent: the operator's configuration, and the implementations to
@@ -51,8 +58,11 @@ type Config struct {
 	Settings *config.Config // at the start; Load reads it anew
 	Load     func() (*config.Config, error)
 	Program  control.Version
-	Parts    Parts
-	Clock    func() time.Time
+	// Access says who may do what by the roles of a configuration that is read anew; nil:
+	// it stays as it was at the start.
+	Access func(config.Agent) (control.Access, error)
+	Parts  Parts
+	Clock  func() time.Time
 	// After is time.After, or a test's.
 	After func(time.Duration) <-chan time.Time
 	Sinks []audit.Sink // where the audit log goes besides its folder
@@ -89,7 +99,7 @@ type Parts struct {
 	Target func(path string) (target.Target, error)
 	// Index opens the local index kept at path, or one in memory if that is "". What the
 	// disk does not do, then and later, is a durable.Fault.
-	Index func(ctx context.Context, path string) (Index, error)
+	Index func(ctx context.Context, path string) (vault.Index, error)
 }
 
 // MakeKeyOptions of a new key. The zero value is a plain RSA key of the usual size.
@@ -101,41 +111,33 @@ type MakeKeyOptions struct {
 // Stream is a caller's data.
 type Stream = io.Reader
 
-// Index is the local index of an item.
-type Index interface {
-	backup.Index
-	// Contents returns what a pack holds; ok is false if it is not known.
-	Contents(ctx context.Context, id pack.ID) (c pack.Contents, ok bool, err error)
-	// DropSources forgets that index objects were added, and not what is in them.
-	DropSources(ctx context.Context, names []string) error
-	Close() error
-}
-
-// Agent is a running service. It implements control.Backend.
+// Agent is a running service. It implements control.Backend, much of it by what it embeds.
 type Agent struct {
 	Config
+	*rekey.Keeper
+	*work.Desk
+	*retention.Warden
+	*plan.Plan
+
 	host    string
 	started time.Time
 	jobs    *queue.Queue
-	state   *state
+	state   *state.Folder
 	audit   *audit.Log
 	keys    *keyring.Keyring
-	watch   *watch
+	vaults  *vault.Set
+	points  *point.Book
+	rules   *ruling.Judge
+	watch   *watch.Watch
 	proofs  *proof.Book
-	plan    *plan
 	process string // tells what this process left behind from what others did
 	pulse   pulse
-	tell    *teller
+	tell    *tell.Teller
 
 	current  atomic.Pointer[config.Config]
+	access   atomic.Pointer[control.Access]
 	reloads  sync.Mutex                      // held while the configuration is changed
 	unloaded atomic.Pointer[control.Problem] // why the last reload changed nothing
-
-	mu      sync.Mutex
-	gates   map[string]gate.Gate // by vault; held while it is opened
-	vaults  map[string]*vault    // open vaults, by name
-	retired []*vault             // of a configuration before; closed when nobody uses them any more
-	away    map[string]string    // key that a drill does without, by vault
 }
 
 var _ control.Backend = (*Agent)(nil)
@@ -148,14 +150,16 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 		l.Close()
 		return err
 	}
-	server := control.NewServer(control.ServerConfig{Backend: a, Logger: cfg.Log, Role: access.Role, Version: cfg.Program.Version})
+	a.access.Store(&access)
+	server := control.NewServer(control.ServerConfig{Backend: a, Logger: cfg.Log, Version: cfg.Program.Version,
+		Role: func(p control.Peer) control.Role { return a.access.Load().Role(p) }})
 	tasks, tctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
-	tasks.Go(func() error { a.watchKeys(tctx); return nil })
-	tasks.Go(func() error { a.plan.Run(tctx); return nil })
-	tasks.Go(func() error { a.telling(tctx); return nil })
-	tasks.Go(func() error { a.serveMetrics(tctx); return nil })
-	tasks.Go(func() error { a.cleanScratch(tctx); return nil })
+	tasks.Go(func() error { a.watch.Run(tctx); return nil })
+	tasks.Go(func() error { a.Plan.Run(tctx); return nil })
+	tasks.Go(func() error { a.tell.Run(tctx); return nil })
+	tasks.Go(func() error { a.tell.ServeMetrics(tctx); return nil })
+	tasks.Go(func() error { a.CleanScratch(tctx); return nil })
 	if cfg.Supervisor != nil {
 		tasks.Go(func() error { a.supervised(tctx); return nil })
 	}
@@ -179,7 +183,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
-	st, err := openState(dir, cfg.Log)
+	st, err := state.Open(dir, cfg.Log)
 	if errors.Is(err, durable.ErrLocked) {
 		return nil, fmt.Errorf("%w: %s: stop that one first, or give this one an agent.state of its own", ErrStateBusy, dir)
 	}
@@ -187,35 +191,31 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
 	a := new(Agent)
-	jobs, err := queue.Open(ctx, queue.Config{Dir: st.path("jobs"), Clock: cfg.Clock, Log: cfg.Log, Slots: cfg.Settings.Agent.Jobs,
-		Ended: func(j control.Job) { a.jobEnded(j) }})
+	jobs, err := queue.Open(ctx, queue.Config{Dir: st.Path("jobs"), Clock: cfg.Clock, Log: cfg.Log, Slots: cfg.Settings.Agent.Jobs,
+		Ended: func(j control.Job) { a.tell.JobEnded(j) }})
 	if err != nil {
-		st.close()
+		st.Close()
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
-	log, err := audit.Open(audit.Config{Dir: st.path("audit"), MaxSize: int64(cfg.Settings.Audit.MaxSize), Clock: cfg.Clock, Log: cfg.Log, Sinks: cfg.Sinks})
+	log, err := audit.Open(audit.Config{Dir: st.Path("audit"), MaxSize: int64(cfg.Settings.Audit.MaxSize), Clock: cfg.Clock, Log: cfg.Log, Sinks: cfg.Sinks})
 	if err != nil {
-		st.close()
+		st.Close()
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	*a = Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: jobs, state: st, audit: log, watch: newWatch(),
-		gates: make(map[string]gate.Gate), vaults: make(map[string]*vault), away: make(map[string]string)}
-	a.Parts.Store, a.Parts.MakeStore = a.observed(cfg.Parts.Store), a.observed(cfg.Parts.MakeStore)
+	*a = Agent{Config: cfg, host: host, started: cfg.Clock(), jobs: jobs, state: st, audit: log}
 	if a.Supervisor == nil {
 		a.Supervisor = nobody{}
 	}
-	if a.proofs, err = proof.Open(st.path("proofs.json")); err != nil {
+	if a.proofs, err = proof.Open(st.Path("proofs.json")); err != nil {
 		cfg.Log.Warn("what was proved of backups is not known any more", "err", err)
 	}
 	a.process = strings.ToLower(rand.Text()[:10])
 	a.current.Store(cfg.Settings)
-	a.plan, a.tell = a.openPlan(), a.newTeller()
-	a.keys = keyring.New(keyring.Config{Keys: cfg.Settings.Keys, Open: cfg.Parts.Key, Escrow: cfg.Parts.Escrow,
-		Memory: st, Record: log.Record, Clock: cfg.Clock, Log: cfg.Log})
+	a.assemble()
 	return a, nil
 }
 
@@ -224,7 +224,7 @@ func (a *Agent) warm(ctx context.Context) {
 	var opening sync.WaitGroup
 	for name := range a.settings().Vaults {
 		opening.Go(func() {
-			if _, err := a.vault(ctx, name); err != nil && ctx.Err() == nil && control.CodeOf(err) != control.CodeNotFound {
+			if _, err := a.vaults.Open(ctx, name); err != nil && ctx.Err() == nil && control.CodeOf(err) != control.CodeNotFound {
 				a.Log.Warn("vault not open", "vault", name, "err", err)
 			}
 		})
@@ -235,18 +235,6 @@ func (a *Agent) warm(ctx context.Context) {
 // settings is the configuration as it is now. Who needs it to stay the same from one
 // step to the next keeps what this returns, which is never changed.
 func (a *Agent) settings() *config.Config { return a.current.Load() }
-
-// opening is held while a vault is opened.
-func (a *Agent) opening(vault string) gate.Gate {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	g, ok := a.gates[vault]
-	if !ok {
-		g = gate.New()
-		a.gates[vault] = g
-	}
-	return g
-}
 
 // close ends all jobs at a safe point and zeroes all secrets. A job that does not come
 // to one in time, because its source hangs in the kernel, goes with the process, as in
@@ -262,19 +250,12 @@ func (a *Agent) close() {
 	case <-a.After(jobsWait):
 		a.Log.Error("jobs did not come to a safe point in time; they end with the process", "waited", jobsWait)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, v := range a.vaults {
-		v.close(a.Log)
-	}
-	for _, v := range a.retired {
-		v.close(a.Log)
-	}
+	a.vaults.Close()
 	if err := a.keys.Close(); err != nil {
 		a.Log.Warn("keys not closed", "err", err)
 	}
 	if err := a.audit.Close(); err != nil {
 		a.Log.Warn("audit log not closed", "err", err)
 	}
-	a.state.close()
+	a.state.Close()
 }

@@ -7,9 +7,12 @@ import (
 	"strings"
 
 	"github.com/cofferbackup/coffer/agent/audit"
-	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/ruling"
+	"github.com/cofferbackup/coffer/agent/state"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
 )
@@ -20,27 +23,27 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	none := control.VaultCreated{}
 	cfg, ok := a.settings().Vaults[req.Name]
 	if !ok {
-		return none, notFound("vault", req.Name, "coffer vault list")
+		return none, fault.NotFound("vault", req.Name, "coffer vault list")
 	}
-	if _, err := a.pinned(req.Name); err == nil {
+	if _, err := a.vaults.Pinned(req.Name); err == nil {
 		return none, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("vault %s is made already", req.Name),
 			Next: "see it: coffer vault show " + req.Name + "; a new one in another place has a name of its own in the config"}
 	}
-	if err := a.opening(req.Name).Enter(ctx); err != nil {
+	if err := a.vaults.Opening(req.Name).Enter(ctx); err != nil {
 		return none, err
 	}
-	defer a.opening(req.Name).Leave()
+	defer a.vaults.Opening(req.Name).Leave()
 	by := control.PeerFrom(ctx).String()
 	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: req.Name, By: by})
-	ring, missing := a.keys.Ring(ctx, a.uses(req.Name))
+	ring, missing := a.keys.Ring(ctx, a.vaults.Uses(req.Name))
 	if len(missing) > 0 { // every key must be able to open everything from the start
-		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, errors.Join(missing...)))
+		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, errors.Join(missing...)))
 	}
 	if err := tryKeys(ctx, ring); err != nil {
-		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
+		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
-	mode := a.wantedMode(cfg)
-	warnings, err := a.judge(ctx, req.Name, mode)
+	mode := ruling.Mode(a.settings(), cfg)
+	warnings, err := a.rules.Vault(ctx, req.Name, mode)
 	if err != nil {
 		return none, err
 	}
@@ -50,31 +53,29 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	}
 	st, err := a.Parts.MakeStore(ctx, cfg)
 	if err != nil {
-		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
+		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
-	floors := newFloors(a.Log)
+	floors := state.NewFloors(a.Log)
 	made, err := catalog.Create(ctx, st, catalog.CreateOptions{Mode: mode, Ring: ring, Now: a.Clock(), Floors: floors})
 	if err != nil {
-		closeStore(st, req.Name, a.Log)
-		return none, Fault(fmt.Errorf("create vault %s: %w", req.Name, err))
+		vault.CloseStore(st, req.Name, a.Log)
+		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
 	// A crash here leaves a vault whose id nobody knows: empty, so nothing is lost,
 	// and its place can be cleared.
-	if err := a.state.pin(req.Name, made.ID()); err != nil {
+	if err := a.state.Pin(req.Name, made.ID()); err != nil {
 		return none, &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("vault %s is made, but its id could not be kept: %v", req.Name, err),
 			Next: fmt.Sprintf("write it into the config: vaults.%s.id: %s", req.Name, made.ID())}
 	}
-	if err := floors.keepIn(a.state.floorsPath(made.ID())); err != nil {
+	if err := a.state.KeepFloors(made.ID(), floors); err != nil {
 		return none, fmt.Errorf("create vault %s: %w", req.Name, err)
 	}
-	a.mu.Lock()
-	a.vaults[req.Name] = newVault(req.Name, st, made, floors, nil)
-	a.mu.Unlock()
+	a.vaults.Made(req.Name, st, made, floors)
 	e.Outcome, e.Fields = "made", map[string]string{"id": made.ID().String(), "mode": made.Mode().String()}
 	if err := a.record(ctx, e); err != nil {
 		return none, err
 	}
-	a.probeAll(ctx, cfg.Keys) // what they answered before may be from before they were made
+	a.watch.Ask(ctx, cfg.Keys) // what they answered before may be from before they were made
 	a.Log.Info("vault made", "vault", req.Name, "id", made.ID(), "mode", made.Mode())
 	return control.VaultCreated{ID: made.ID().String(), Name: req.Name, Store: cfg.Store, Warnings: warnings,
 		RecoverySheet: a.recoverySheet(req.Name, made, ring)}, nil
@@ -94,30 +95,6 @@ func tryKeys(ctx context.Context, ring *kek.Ring) error {
 	return nil
 }
 
-// wantedMode is the mode that a new vault gets.
-func (a *Agent) wantedMode(cfg config.Vault) catalog.Mode {
-	if cfg.Mode == catalog.SoftwareKeys.String() {
-		return catalog.SoftwareKeys
-	}
-	if _, ok := a.fileKey(cfg); ok {
-		return catalog.SoftwareKeys
-	}
-	return catalog.CustomerManaged
-}
-
-// fileKey returns the first key of a vault that is a file and wraps what is new.
-func (a *Agent) fileKey(cfg config.Vault) (name string, ok bool) {
-	for _, key := range cfg.Keys {
-		if isSoftware(a.settings().Keys[key]) {
-			return key, true
-		}
-	}
-	return "", false
-}
-
-// isSoftware tells whether a key is a file.
-func isSoftware(k config.Key) bool { return strings.HasPrefix(k.URI, "file:") }
-
 // recoverySheet is what the owner of a vault prints and puts away. It has no secret.
 func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) string {
 	cfg := a.settings().Vaults[name]
@@ -135,7 +112,7 @@ func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) str
 	fmt.Fprintf(&b, "\nOne of these keys opens the vault; without all of them it is lost. The id says that\n")
 	fmt.Fprintf(&b, "it is this vault and no other. On a bare machine:\n\n")
 	fmt.Fprintf(&b, "  cofferd rescue --store '%s' --vault-id %s \\\n    --key '%s' ls\n", cfg.Store, v.ID(), a.settings().Keys[cfg.Keys[0]].URI)
-	if hostOf(a.settings().Keys[cfg.Keys[0]].URI) != "" {
+	if a.settings().Keys[cfg.Keys[0]].Host() != "" {
 		fmt.Fprintf(&b, "\nwith what Key Vault asks for: --tenant, --client and the rest of cofferd rescue --help\n")
 	}
 	return b.String()
@@ -145,7 +122,7 @@ func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) str
 func (a *Agent) record(ctx context.Context, e audit.Event) error {
 	if err := a.audit.Record(context.WithoutCancel(ctx), e); err != nil {
 		return &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("the audit log cannot be written, so nothing is done: %v", err),
-			Next: recordNext}
+			Next: fault.RecordNext}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,9 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/doctor"
+	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/vault"
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -37,7 +41,7 @@ func one(subject, what string, try func(ctx context.Context) control.Check) doct
 // lookAtHost looks at what the agent has on this machine.
 func (a *Agent) lookAtHost(cfg *config.Config) []doctor.Look {
 	looks := []doctor.Look{
-		{Subject: "state folder", What: "write", Try: func(context.Context) []control.Check { return doctor.Folder(a.state.dir) }},
+		{Subject: "state folder", What: "write", Try: func(context.Context) []control.Check { return doctor.Folder(a.state.Dir()) }},
 		one("clock", "synchronised", func(context.Context) control.Check { return doctor.Clock() }),
 		one("audit log", "chain", func(ctx context.Context) control.Check {
 			const next = "make room in, or mend, the agent's state folder; then: coffer audit verify"
@@ -126,9 +130,6 @@ func (a *Agent) secretsOf(cfg *config.Config) []string {
 	return slices.Compact(refs)
 }
 
-// descriptor is the object of a vault that never changes (docs/format.md).
-const descriptor = store.Key("vault")
-
 // lookAtVaults looks at stores and keys.
 func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 	var looks []doctor.Look
@@ -137,15 +138,11 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 		looks = append(looks, doctor.Look{Subject: "store of " + name, What: "reach and list", Try: func(ctx context.Context) []control.Check {
 			st, err := a.Parts.Store(ctx, v)
 			if err != nil {
-				wire := control.AsError(Fault(err))
+				wire := control.AsError(fault.Of(err))
 				return []control.Check{doctor.Bad("reach and list", cmp.Or(wire.Next, "correct vaults."+name+".store in the config"), "%s", wire.Message)}
 			}
-			defer closeStore(st, name, a.Log)
-			ask := doctor.StoreAsk{Known: descriptor, Now: a.Clock(), Lock: v.Lock != nil}
-			if ask.Lock {
-				ask.Under = "items/"
-			}
-			out := doctor.Store(ctx, st, ask)
+			defer vault.CloseStore(st, name, a.Log)
+			out := doctor.Store(ctx, st, a.storeAsk(ctx, cfg, name))
 			if v.Prune.Schedule != "" {
 				out = append(out, a.lookAtPrune(name))
 			}
@@ -170,6 +167,58 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 		looks = append(looks, one("key "+name, "check", func(ctx context.Context) control.Check { return a.lookAtKey(ctx, name) }))
 	}
 	return looks
+}
+
+// storeAsk says what to look for in the store of a vault.
+func (a *Agent) storeAsk(ctx context.Context, cfg *config.Config, name string) doctor.StoreAsk {
+	v := cfg.Vaults[name]
+	ask := doctor.StoreAsk{Known: vault.Descriptor, Now: a.Clock(), Folder: folderOf(v.Store)}
+	for _, it := range cfg.Items {
+		ask.Backups = ask.Backups || it.Vault == name
+	}
+	if v.Lock != nil {
+		ask.Lock = doctor.LockAsk{Newest: a.newestPoint(ctx, cfg, name), Under: "items/", Next: doctor.LockNext(name, v.Store)}
+	}
+	return ask
+}
+
+// folderOf returns the folder that a store is in; "" if it is in none.
+func folderOf(store string) string {
+	u, err := url.Parse(store)
+	if err != nil || u.Scheme != "file" {
+		return ""
+	}
+	path := u.Path
+	if runtime.GOOS == "windows" {
+		path = strings.TrimPrefix(path, "/")
+	}
+	return filepath.FromSlash(path)
+}
+
+// newestPoint returns the object of the newest point in a vault; "" if nobody knows. Of
+// many items a few will do.
+func (a *Agent) newestPoint(ctx context.Context, cfg *config.Config, in string) (key store.Key) {
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	var newest catalog.PointName
+	looked := 0
+	for name, it := range cfg.Items {
+		if it.Vault != in || looked == vault.FewItems {
+			continue
+		}
+		looked++
+		open, _, err := a.vaults.Remembering(ctx, name)
+		if err != nil {
+			continue // another look says why
+		}
+		for s, err := range open.PointsThere(ctx, 1) {
+			if err == nil && s.Name > newest {
+				newest, key = s.Name, open.PointKey(s.Name)
+			}
+		}
+		open.Close()
+	}
+	return key
 }
 
 // lookAtPrune says whether the last prune of a vault could remove what it was to remove:
@@ -242,7 +291,7 @@ func (a *Agent) lookAtItems(cfg *config.Config) []doctor.Look {
 // checkPoints looks at the points of an item, their index, and who wrote the last one.
 func (a *Agent) checkPoints(ctx context.Context, name string) control.Check {
 	const what = "points and index"
-	shown, err := a.item(ctx, ctx, name)
+	shown, err := a.item(ctx, name, func(out *control.Item) error { return a.lookAt(ctx, name, out) })
 	switch {
 	case err != nil:
 		return doctor.Bad(what, "", "%v", err)
@@ -251,12 +300,12 @@ func (a *Agent) checkPoints(ctx context.Context, name string) control.Check {
 	case shown.Points == 0:
 		return doctor.Warning(what, "make one: coffer backup "+name, "it has no point yet")
 	}
-	it, p, err := a.open(ctx, name, "", "")
+	it, p, err := a.points.Open(ctx, name, "", "")
 	if err != nil {
-		wire := control.AsError(Fault(err))
+		wire := control.AsError(fault.Of(err))
 		return doctor.Bad(what, wire.Next, "%s", wire.Message)
 	}
-	it.close()
+	it.Close()
 	if newer(p.Agent, a.Program.Version) {
 		return doctor.Warning(what, "bring this host to the same version", "the last point was written by version %s, and this is %s", p.Agent, a.Program.Version)
 	}

@@ -9,8 +9,10 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/store"
 )
@@ -21,7 +23,7 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	none := control.ItemErased{}
 	cfg, ok := a.settings().Items[req.Item]
 	if !ok {
-		return none, notFound("item", req.Item, "coffer item list")
+		return none, fault.NotFound("item", req.Item, "coffer item list")
 	}
 	if req.Confirm != req.Item {
 		return none, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("erasing item %s destroys all its points for ever, and %q is not its name", req.Item, req.Confirm),
@@ -36,7 +38,7 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	defer release()
 	by := control.PeerFrom(ctx).String()
 	ctx = keyring.WithPurpose(context.WithoutCancel(ctx), keyring.Purpose{Vault: cfg.Vault, Item: req.Item, By: by})
-	v, err := a.vault(ctx, cfg.Vault)
+	v, err := a.vaults.Open(ctx, cfg.Vault)
 	if err != nil {
 		return none, err
 	}
@@ -47,16 +49,16 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	if err := a.record(ctx, e); err != nil {
 		return none, err
 	}
-	id, err := v.vault.ItemID(req.Item)
+	id, err := v.Catalog.ItemID(req.Item)
 	if err != nil {
-		return none, Fault(err)
+		return none, fault.Of(err)
 	}
-	index := a.state.indexPath(v.vault.ID(), id)
-	done, err := v.vault.Erase(ctx, v.store, req.Item, a.Clock())
-	v.floors.flush()
-	v.detach(req.Item)
+	index := a.state.IndexPath(v.Catalog.ID(), id)
+	done, err := v.Catalog.Erase(ctx, v.Store, req.Item, a.Clock())
+	v.Floors.Flush()
+	v.Detach(req.Item)
 	if err != nil {
-		return none, Fault(fmt.Errorf("erase item %s: %w; say it again to go on", req.Item, err))
+		return none, fault.Of(fmt.Errorf("erase item %s: %w; say it again to go on", req.Item, err))
 	}
 	for _, path := range []string{index, index + "-wal", index + "-shm"} { // SQLite's own beside it
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -70,15 +72,15 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 
 // unheld returns an error if a point of an item is held, or if it is not known: somebody
 // answers for it that it is there. Where nobody ever held one, nothing is opened.
-func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
-	id, err := v.vault.ItemID(name)
+func (a *Agent) unheld(ctx context.Context, v *vault.Vault, name string) error {
+	id, err := v.Catalog.ItemID(name)
 	if err != nil {
-		return Fault(err)
+		return fault.Of(err)
 	}
 	ever := false
-	for _, err := range v.store.List(ctx, store.Key("items/"+id.String()+"/holds/")) {
+	for _, err := range v.Store.List(ctx, store.Key("items/"+id.String()+"/holds/")) {
 		if err != nil {
-			return Fault(fmt.Errorf("see whether a point of %s is held: %w", name, err))
+			return fault.Of(fmt.Errorf("see whether a point of %s is held: %w", name, err))
 		}
 		ever = true
 		break
@@ -86,7 +88,7 @@ func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
 	if !ever {
 		return nil
 	}
-	it, err := v.vault.Item(ctx, name)
+	it, err := v.Catalog.Item(ctx, name)
 	if errors.Is(err, catalog.ErrNoItem) || errors.Is(err, catalog.ErrErased) {
 		return nil
 	}
@@ -96,7 +98,7 @@ func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
 		holds, err = it.Holds(ctx)
 	}
 	if err != nil {
-		return Fault(fmt.Errorf("see whether a point of %s is held: %w", name, err))
+		return fault.Of(fmt.Errorf("see whether a point of %s is held: %w", name, err))
 	}
 	if len(holds) == 0 {
 		return nil
@@ -111,7 +113,7 @@ func (a *Agent) unheld(ctx context.Context, v *vault, name string) error {
 
 // VerifyAudit implements control.System.
 func (a *Agent) VerifyAudit(ctx context.Context, req control.AuditVerify) (control.AuditReport, error) {
-	dir := a.state.path("audit")
+	dir := a.state.Path("audit")
 	r, err := audit.Verify(ctx, dir, audit.Options{Head: req.Head})
 	if err != nil {
 		return control.AuditReport{}, fmt.Errorf("check the audit log in %s: %w", dir, err)

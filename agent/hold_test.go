@@ -113,6 +113,13 @@ func TestForget(t *testing.T) {
 	p.refused(err, control.CodeNotFound)
 	_, err = forget(false)
 	p.refused(err, control.CodeBadRequest)
+	for _, guess := range []string{"latest", "2100-01-01", all[2].ID[:len(all[2].ID)-1]} { // which of them is meant is not guessed
+		_, err = forget(true, guess)
+		p.refused(err, control.CodeBadRequest)
+		if next := control.AsError(err).Next; !strings.Contains(next, "coffer point forget docs@"+all[2].ID+";") {
+			t.Errorf("%s: %s", guess, next)
+		}
+	}
 	_, err = forget(false, all[0].ID, all[1].ID, all[2].ID)
 	p.refused(err, control.CodeConflict)
 
@@ -267,4 +274,60 @@ func TestHoldAtTheLastMoment(t *testing.T) {
 	}
 	p.on(nil)
 	p.restorable()
+}
+
+// TestHoldFromAnotherHost: a hold that is put on one host while a prune of another is about
+// to remove the point says that it may be too late, whether it is or not.
+func TestHoldFromAnotherHost(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		at, in   string // when the prune is there the hold is put
+		left     int    // points
+		conflict bool
+	}{
+		{"before the prune writes down what goes", "put", "/removed/", 3, false},
+		{"before it looks for holds", "list", "/holds/", 3, true},
+		{"after it has looked", "delete", "/points/", 2, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPruned(t, lastTwo)
+			p.change()
+			p.change()
+			p.prune(control.PruneRequest{})
+			p.advance(73 * time.Hour)
+			twin := p.twin(lastTwo, 0)
+			first := p.points()[0].ID
+			outcome := make(chan error, 1)
+			written := tt.at == "put"
+			var mu sync.Mutex
+			var once sync.Once
+			p.on(func(_ context.Context, what string, key store.Key) error {
+				mu.Lock()
+				written = written || what == "put" && strings.Contains(string(key), "/removed/")
+				now := written && what == tt.at && strings.Contains(string(key), tt.in)
+				mu.Unlock()
+				if now {
+					once.Do(func() {
+						_, err := twin.HoldPoint(t.Context(), control.PointHold{Item: "docs", Point: first, Owner: "audit", Reason: "yearly"})
+						outcome <- err
+					})
+				}
+				return nil
+			})
+			p.prune(control.PruneRequest{Item: "docs"})
+			close(outcome)
+			if err, met := <-outcome; !met {
+				t.Fatal("the prune never was there")
+			} else if tt.conflict {
+				p.refused(err, control.CodeConflict)
+			} else {
+				must(t, err)
+			}
+			p.on(nil)
+			if left := p.points(); len(left) != tt.left {
+				t.Errorf("left: %+v", left)
+			}
+			p.restorable()
+		})
+	}
 }

@@ -13,7 +13,8 @@ import (
 // start queues a job. What it does with keys is done for it.
 func (a *Agent) start(by string, state control.Job, do queue.Work) *queue.Job {
 	return a.jobs.Start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
-		a.jobBegan(state)
+		a.tell.JobBegan(state)
+		defer a.changedBy(state) // before anybody hears that it has ended
 		asks := keyring.Purpose{Vault: state.Vault, Item: state.Item, By: by, Job: j.ID()}
 		return do(keyring.WithPurpose(ctx, asks), j)
 	})

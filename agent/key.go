@@ -7,14 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/cofferbackup/coffer/agent/audit"
-	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
-	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/kek"
 )
 
@@ -49,12 +46,12 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 	restoreOnly := len(vaults) > 0 && !wraps
 	e, err := a.keys.Entry(glancing, name)
 	if err == nil {
-		err = a.watch.answer(name)
+		err = a.watch.Answer(name)
 	}
 	err = overdue(ctx, glancing, err, kek.ErrUnreachable)
 	if e == nil {
 		cfg := a.settings().Keys[name]
-		return []control.Key{{Name: name, URI: cmp.Or(cfg.URI, cfg.Public), Vaults: vaults, RestoreOnly: restoreOnly, Error: control.AsError(Fault(err))}}, ctx.Err()
+		return []control.Key{{Name: name, URI: cmp.Or(cfg.URI, cfg.Public), Vaults: vaults, RestoreOnly: restoreOnly, Error: control.AsError(fault.Of(err))}}, ctx.Err()
 	}
 	var out []control.Key
 	for _, ref := range e.Refs() {
@@ -62,9 +59,9 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 		k.InUse = e.InUse != nil && ref.Fingerprint == e.InUse.Ref().Fingerprint
 		k.Vaults, k.RestoreOnly = vaults, restoreOnly
 		if err != nil && (k.InUse || e.InUse == nil) {
-			k.Error = control.AsError(Fault(err))
+			k.Error = control.AsError(fault.Of(err))
 		} else if e.InUse == nil && e.Stale != nil {
-			k.Error = control.AsError(Fault(e.Stale))
+			k.Error = control.AsError(fault.Of(e.Stale))
 		}
 		if k.InUse {
 			out = slices.Insert(out, 0, k)
@@ -79,9 +76,9 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 // its URI, as it was linked.
 func (a *Agent) describeLink(ctx context.Context, uri string) control.Key {
 	k := control.Key{Name: "linked", URI: uri, RestoreOnly: true}
-	e, err := a.keys.Entry(ctx, a.keys.Link(linked(a.settings(), uri)))
+	e, err := a.keys.Entry(ctx, a.keys.Link(a.settings().Linked(uri)))
 	if err != nil {
-		k.Error = control.AsError(Fault(err))
+		k.Error = control.AsError(fault.Of(err))
 		return k
 	}
 	if refs := e.Refs(); len(refs) > 0 {
@@ -126,7 +123,7 @@ func describe(ref kek.Ref) control.Key {
 func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.Key, error) {
 	cfg, ok := a.settings().Keys[req.Name]
 	if !ok {
-		return control.Key{}, notFound("key", req.Name, "coffer key list")
+		return control.Key{}, fault.NotFound("key", req.Name, "coffer key list")
 	}
 	if cfg.Public != "" {
 		return control.Key{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("key %s is an escrow key: its private half must not be on this machine", req.Name),
@@ -142,10 +139,10 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 			Next: "use the key that is there: coffer key list; or give this one another place in the config"}
 	}
 	if err != nil {
-		return control.Key{}, Fault(fmt.Errorf("create key %s: %w", req.Name, err))
+		return control.Key{}, fault.Of(fmt.Errorf("create key %s: %w", req.Name, err))
 	}
 	a.Log.Info("key made", "key", ref)
-	a.probeAll(ctx, []string{req.Name})
+	a.watch.Ask(ctx, []string{req.Name})
 	e.Outcome, e.Fingerprint = "made", ref.Fingerprint.String()
 	return describe(ref), a.record(ctx, e)
 }
@@ -154,7 +151,7 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (control.KeyReport, error) {
 	cfg, ok := a.settings().Keys[req.Key]
 	if !ok {
-		return control.KeyReport{}, notFound("key", req.Key, "coffer key list")
+		return control.KeyReport{}, fault.NotFound("key", req.Key, "coffer key list")
 	}
 	out := control.KeyReport{Key: req.Key, URI: cfg.URI, Passed: true}
 	if cfg.Public != "" {
@@ -171,10 +168,10 @@ func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (cont
 	if err := a.record(ctx, e); err != nil {
 		return control.KeyReport{}, err
 	}
-	a.probeAll(ctx, []string{req.Key}) // what it answers now counts for the vaults
+	a.watch.Ask(ctx, []string{req.Key}) // what it answers now counts for the vaults
 	if out.Passed {
-		for _, f := range a.findings(ctx, req.Key) {
-			out.Rules = append(out.Rules, ruleView(f))
+		for _, f := range a.rules.Key(ctx, req.Key) {
+			out.Rules = append(out.Rules, control.RuleView{Rule: f.Rule, Effect: string(f.Effect), Subject: f.Subject, Says: f.Says, Next: f.Next})
 		}
 	}
 	return out, ctx.Err()
@@ -183,7 +180,7 @@ func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (cont
 // LinkKey implements control.Custody.
 func (a *Agent) LinkKey(ctx context.Context, req control.KeyLink) (control.Vault, error) {
 	if _, ok := a.settings().Vaults[req.Vault]; !ok {
-		return control.Vault{}, notFound("vault", req.Vault, "coffer vault list")
+		return control.Vault{}, fault.NotFound("vault", req.Vault, "coffer vault list")
 	}
 	if !req.RestoreOnly && !req.Unlink {
 		return control.Vault{}, &control.Error{Code: control.CodeBadRequest, Message: "only a key that opens, and wraps nothing new, can be linked",
@@ -192,17 +189,17 @@ func (a *Agent) LinkKey(ctx context.Context, req control.KeyLink) (control.Vault
 	if err := a.link(ctx, req); err != nil {
 		return control.Vault{}, err
 	}
-	a.probeAll(ctx, a.uses(req.Vault).Open) // what it opens counts for the vault
+	a.watch.Ask(ctx, a.vaults.Uses(req.Vault).Open) // what it opens counts for the vault
 	return a.Vault(ctx, req.Vault)
 }
 
 // link links a key to a vault, or unlinks it.
 func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
-	if err := a.opening(req.Vault).Enter(ctx); err != nil {
+	if err := a.vaults.Opening(req.Vault).Enter(ctx); err != nil {
 		return err
 	}
-	defer a.opening(req.Vault).Leave()
-	links := a.state.links(req.Vault)
+	defer a.vaults.Opening(req.Vault).Leave()
+	links := a.state.Links(req.Vault)
 	i := slices.Index(links, req.URI)
 	kind := audit.KeyLinked
 	switch {
@@ -213,9 +210,9 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 	case i >= 0:
 		return nil
 	default:
-		name := a.keys.Link(linked(a.settings(), req.URI))
+		name := a.keys.Link(a.settings().Linked(req.URI))
 		if _, err := a.keys.Refresh(ctx, name); err != nil { // one that does not answer is of no use
-			return Fault(fmt.Errorf("link %s: %w", req.URI, err))
+			return fault.Of(fmt.Errorf("link %s: %w", req.URI, err))
 		}
 		links = append(links, req.URI)
 	}
@@ -223,48 +220,22 @@ func (a *Agent) link(ctx context.Context, req control.KeyLink) error {
 	if err := a.record(ctx, audit.Event{Kind: kind, Vault: req.Vault, By: by, Fields: map[string]string{"uri": req.URI}}); err != nil {
 		return err
 	}
-	if err := a.state.setLinks(req.Vault, links); err != nil {
+	if err := a.state.SetLinks(req.Vault, links); err != nil {
 		return fmt.Errorf("remember the link: %w", err)
 	}
-	if v := a.opened(req.Vault); v != nil {
-		a.rering(ctx, v)
+	if v := a.vaults.Opened(req.Vault); v != nil {
+		a.vaults.Rering(ctx, v)
 	}
 	return nil
 }
 
-// linked is a key that is linked and not in the config. In Key Vault it is asked for
-// as its neighbours are.
-func linked(settings *config.Config, uri string) config.Key {
-	key := config.Key{URI: uri}
-	host := hostOf(uri)
-	for _, name := range slices.Sorted(maps.Keys(settings.Keys)) {
-		if k := settings.Keys[name]; k.Credential != nil && host != "" && (key.Credential == nil || hostOf(k.URI) == host) {
-			key.Credential = k.Credential
-		}
+// Revalidate implements control.Custody.
+func (a *Agent) Revalidate(ctx context.Context, req control.KeyRevalidate) (control.Vault, error) {
+	if _, ok := a.settings().Vaults[req.Vault]; !ok {
+		return control.Vault{}, fault.NotFound("vault", req.Vault, "coffer vault list")
 	}
-	return key
-}
-
-func hostOf(uri string) string {
-	if !strings.HasPrefix(uri, "https:") {
-		return ""
+	if err := a.watch.Revalidate(ctx, req.Vault); err != nil {
+		return control.Vault{}, err
 	}
-	u, err := url.Parse(uri)
-	if err != nil {
-		return ""
-	}
-	return u.Host
-}
-
-// by is who asked for what ctx belongs to: a request, or a job.
-func by(ctx context.Context) string {
-	if who := keyring.PurposeOf(ctx).By; who != "" {
-		return who
-	}
-	return control.PeerFrom(ctx).String()
-}
-
-// purpose notes in ctx what a request asks keys for.
-func purpose(ctx context.Context, vault string) context.Context {
-	return keyring.WithPurpose(ctx, keyring.Purpose{Vault: vault, By: control.PeerFrom(ctx).String()})
+	return a.Vault(ctx, req.Vault)
 }

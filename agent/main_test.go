@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/backup/source"
 	sourcefiles "github.com/cofferbackup/coffer/backup/source/files"
 	"github.com/cofferbackup/coffer/backup/source/stream"
@@ -93,7 +94,7 @@ type bench struct {
 	keys     *provider
 	settings *config.Config
 	around   func(store.Store) store.Store // what the agent has of a store; nil: all of it
-	bad      func(agent.Index) agent.Index // what it has of an index on disk; nil: all of it
+	indexed  func(vault.Index) vault.Index // what it has of an index on disk; nil: all of it
 	*control.Client
 	stop func()
 }
@@ -229,12 +230,12 @@ func (b *bench) parts(log *slog.Logger) agent.Parts {
 			return sourcefiles.New(sourcefiles.Config{Paths: item.Files.Paths, Clock: b.clock.Now})
 		},
 		Target: func(path string) (target.Target, error) { return targetfiles.New(targetfiles.Config{Path: path}) },
-		Index: func(ctx context.Context, path string) (agent.Index, error) {
-			x, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
-			if err != nil || path == "" || b.bad == nil {
-				return x, err
+		Index: func(ctx context.Context, path string) (vault.Index, error) {
+			ix, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
+			if err != nil || path == "" || b.indexed == nil {
+				return ix, err
 			}
-			return b.bad(x), nil
+			return b.indexed(ix), nil
 		},
 	}
 }
@@ -282,6 +283,18 @@ func (b *bench) idle() {
 	for _, j := range jobs {
 		b.follow(j.ID)
 	}
+}
+
+// listed are the points of an item, or of all if it is "".
+func (b *bench) listed(item string) ([]control.Point, error) {
+	var out []control.Point
+	for p, err := range b.Points(context.Background(), control.PointsRequest{Item: item}) {
+		if err != nil {
+			return out, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 // state is the state of a vault's keys.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"io"
 	"iter"
@@ -12,56 +11,13 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/restore"
 )
-
-// open opens an item and one of its points, after a look at whether all that the
-// point needs does open. to is where it would be restored to, "" if it is only read.
-// The caller closes the item.
-func (a *Agent) open(ctx context.Context, name, selector, to string) (*item, *catalog.Point, error) {
-	it, p, _, err := a.openNoting(ctx, name, selector, to)
-	return it, p, err
-}
-
-// openNoting is open for who has somebody to tell what PickReadable notes, and that the
-// local index cannot be used.
-func (a *Agent) openNoting(ctx context.Context, name, selector, to string) (*item, *catalog.Point, []string, error) {
-	it, err := a.toRead(ctx, name)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	p, notes, err := a.pick(ctx, it, selector, to)
-	if err != nil {
-		it.close()
-		return nil, nil, nil, err
-	}
-	return it, p, append(notes, it.without()...), nil
-}
-
-// pick reads the point that a selector means.
-func (a *Agent) pick(ctx context.Context, it *item, selector, to string) (p *catalog.Point, notes []string, err error) {
-	var other error
-	notes, err = PickReadable(ctx, it.Item, selector, a.Clock(), func(name catalog.PointName) error {
-		if other = a.preflight(ctx, it, name, to); other != nil {
-			return nil // with an older point it would be no better
-		}
-		it.sync.Lock()
-		defer it.sync.Unlock()
-		if other = a.bringUpToRead(ctx, it); other != nil {
-			return nil
-		}
-		p, err = it.point(ctx, name)
-		return err
-	})
-	err = cmp.Or(other, err)
-	for _, n := range notes {
-		a.Log.Warn("latest point", "vault", it.vault.name, "item", it.Name(), "says", n)
-	}
-	return p, notes, err
-}
 
 func (a *Agent) itemNames(only string) []string {
 	if only != "" {
@@ -71,42 +27,37 @@ func (a *Agent) itemNames(only string) []string {
 }
 
 // Points implements control.Points.
-func (a *Agent) Points(ctx context.Context, item string) ([]control.Point, error) {
-	var out []control.Point
-	for _, name := range a.itemNames(item) {
-		before := len(out)
-		err := a.eachPoint(ctx, name, func(p control.Point) error {
-			out = append(out, p)
-			return nil
-		})
-		if control.CodeOf(err) == control.CodeNotFound && item == "" {
-			out = out[:before] // nothing there yet
-			continue
-		}
-		if err != nil {
-			return nil, err
+func (a *Agent) Points(ctx context.Context, req control.PointsRequest) iter.Seq2[control.Point, error] {
+	return func(yield func(control.Point, error) bool) {
+		for _, name := range a.itemNames(req.Item) {
+			for p, err := range a.points.Each(ctx, name, req.Last) {
+				if control.CodeOf(err) == control.CodeNotFound && req.Item == "" {
+					break // nothing there yet
+				}
+				if !yield(p, err) || err != nil {
+					return
+				}
+			}
 		}
 	}
-	slices.SortStableFunc(out, func(x, y control.Point) int { return x.Time.Compare(y.Time) })
-	return out, nil
 }
 
 // Point implements control.Points.
 func (a *Agent) Point(ctx context.Context, item, selector string) (control.Point, error) {
-	it, p, err := a.open(ctx, item, selector, "")
+	it, p, err := a.points.Open(ctx, item, selector, "")
 	if err != nil {
 		return control.Point{}, err
 	}
-	defer it.close()
-	fates, err := a.fates(ctx, it)
+	defer it.Close()
+	fates, err := a.points.Fates(ctx, it)
 	if err != nil {
 		return control.Point{}, err
 	}
-	out := a.wirePoint(it.vault.name, p)
-	fates.of(p.Name, &out)
-	for n, err := range it.reader.Nodes(ctx, p.Root) {
+	out := point.Wire(it.Vault.Name, p)
+	fates.Of(p.Name, &out)
+	for n, err := range it.Reader.Nodes(ctx, p.Root) {
 		if err != nil {
-			return control.Point{}, Fault(err)
+			return control.Point{}, fault.Of(err)
 		}
 		out.Roots = append(out.Roots, "/"+n.Name)
 	}
@@ -119,15 +70,15 @@ const maxLevels = 1 << 30
 // Entries implements control.Points.
 func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Seq2[control.Entry, error] {
 	return func(yield func(control.Entry, error) bool) {
-		it, p, err := a.open(ctx, req.Item, req.Point, "")
+		it, p, err := a.points.Open(ctx, req.Item, req.Point, "")
 		if err != nil {
 			yield(control.Entry{}, err)
 			return
 		}
-		defer it.close()
-		node, err := restore.Find(ctx, it.reader, p.Root, req.Path)
+		defer it.Close()
+		node, err := restore.Find(ctx, it.Reader, p.Root, req.Path)
 		if err != nil {
-			yield(control.Entry{}, Fault(err))
+			yield(control.Entry{}, fault.Of(err))
 			return
 		}
 		if node.Type != tree.Dir {
@@ -138,9 +89,9 @@ func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Se
 		if req.Recursive {
 			levels = maxLevels
 		}
-		for e, err := range restore.List(ctx, it.reader, node.Trees, req.Path, levels) {
+		for e, err := range restore.List(ctx, it.Reader, node.Trees, req.Path, levels) {
 			if err != nil {
-				yield(control.Entry{}, Fault(err))
+				yield(control.Entry{}, fault.Of(err))
 				return
 			}
 			if !yield(entry(p, e.Path, e.Node), nil) {
@@ -159,29 +110,29 @@ func entry(p *catalog.Point, path string, n *tree.Node) control.Entry {
 // Diff implements control.Points.
 func (a *Agent) Diff(ctx context.Context, req control.DiffRequest) iter.Seq2[control.DiffEntry, error] {
 	return func(yield func(control.DiffEntry, error) bool) {
-		it, from, err := a.open(ctx, req.Item, req.From, "")
+		it, from, err := a.points.Open(ctx, req.Item, req.From, "")
 		if err != nil {
 			yield(control.DiffEntry{}, err)
 			return
 		}
-		defer it.close()
-		to, _, err := a.pick(ctx, it, req.To, "")
+		defer it.Close()
+		to, _, err := a.points.Pick(ctx, it, req.To, "")
 		if err != nil {
 			yield(control.DiffEntry{}, err)
 			return
 		}
 		var trees [2][]chunk.ID
 		for i, root := range [][]chunk.ID{from.Root, to.Root} {
-			node, err := restore.Find(ctx, it.reader, root, req.Path)
+			node, err := restore.Find(ctx, it.Reader, root, req.Path)
 			if err != nil {
-				yield(control.DiffEntry{}, Fault(err))
+				yield(control.DiffEntry{}, fault.Of(err))
 				return
 			}
 			trees[i] = node.Trees
 		}
-		for c, err := range restore.Diff(ctx, it.reader, trees[0], trees[1], req.Path) {
+		for c, err := range restore.Diff(ctx, it.Reader, trees[0], trees[1], req.Path) {
 			if err != nil {
-				yield(control.DiffEntry{}, Fault(err))
+				yield(control.DiffEntry{}, fault.Of(err))
 				return
 			}
 			if !yield(difference(c), nil) {
@@ -223,15 +174,15 @@ func difference(c restore.Change) control.DiffEntry {
 
 // Content implements control.Points.
 func (a *Agent) Content(ctx context.Context, req control.ContentRequest, w io.Writer) error {
-	it, p, err := a.open(ctx, req.Item, req.Point, "")
+	it, p, err := a.points.Open(ctx, req.Item, req.Point, "")
 	if err != nil {
 		return err
 	}
-	defer it.close()
-	e := audit.Event{Kind: audit.RestoreStarted, Vault: it.vault.name, Item: req.Item, Point: p.Name.String(), By: control.PeerFrom(ctx).String(),
+	defer it.Close()
+	e := audit.Event{Kind: audit.RestoreStarted, Vault: it.Vault.Name, Item: req.Item, Point: p.Name.String(), By: control.PeerFrom(ctx).String(),
 		Fields: map[string]string{"path": req.Path, "target": "standard output"}}
 	if err := a.record(ctx, e); err != nil {
 		return err
 	}
-	return Fault(restore.Cat(ctx, it.reader, p.Root, req.Path, w))
+	return fault.Of(restore.Cat(ctx, it.Reader, p.Root, req.Path, w))
 }

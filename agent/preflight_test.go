@@ -40,7 +40,7 @@ items:
 			must(t, os.Chmod(b.path("late"), 0o750))
 			b.start()
 			b.done(b.Backup(t.Context(), control.BackupRequest{Item: "late", FullRead: true}))
-			points, err := b.Points(t.Context(), "late")
+			points, err := b.listed("late")
 			must(t, err)
 			b.stop()
 			must(t, os.RemoveAll(b.path("state", "index"))) // it is made anew from what opens

@@ -65,6 +65,10 @@ func (s stamped) Stat(ctx context.Context, key store.Key) (store.Info, error) {
 
 func (s stamped) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
+		if err := s.before(ctx, "list", prefix); err != nil {
+			yield(store.Info{}, err)
+			return
+		}
 		for info, err := range s.Store.List(ctx, prefix) {
 			if !yield(s.stamps.of(info), err) {
 				return
@@ -188,7 +192,7 @@ func (p *pruned) advance(d time.Duration) {
 // points are the points of docs, oldest first.
 func (p *pruned) points() []control.Point {
 	p.Helper()
-	points, err := p.Points(context.Background(), "docs")
+	points, err := p.listed("docs")
 	if err != nil {
 		p.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"strings"
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/config"
@@ -38,7 +37,7 @@ func (a *Agent) ReloadConfig(ctx context.Context) (control.ConfigReport, error) 
 	if fault := a.reloadFault(); fault != nil {
 		a.Log.Error("configuration refused, the one before stays", "says", fault.Message, "next", fault.Next)
 	}
-	a.tellReload()
+	a.tell.Reloaded()
 	a.Supervisor.Ready(a.headline())
 	return report, err
 }
@@ -82,7 +81,9 @@ func (a *Agent) reload(ctx context.Context) (control.ConfigReport, error) {
 			Next: "put it back where it was, to be read by the user that the agent runs as; then: coffer config reload"}
 	}
 	before := a.settings()
-	if fixed := fixedFields(before, next); len(fixed.Problems) > 0 {
+	fixed := fixedFields(before, next)
+	access, unknown := a.roles(next)
+	if fixed.Problems = append(fixed.Problems, unknown...); len(fixed.Problems) > 0 {
 		return fixed, nil
 	}
 	e := audit.Event{Kind: audit.ConfigReloaded, By: control.PeerFrom(ctx).String(), Outcome: "done"}
@@ -90,14 +91,15 @@ func (a *Agent) reload(ctx context.Context) (control.ConfigReport, error) {
 		return control.ConfigReport{}, err
 	}
 	a.current.Store(next)
+	a.access.Store(access)
 	a.jobs.SetSlots(next.Agent.Jobs)
 	a.keys.SetKeys(next.Keys)
 	for name, v := range before.Vaults {
 		if now, ok := next.Vaults[name]; !ok || !reflect.DeepEqual(now, v) || !reflect.DeepEqual(keysOf(before, v), keysOf(next, now)) {
-			a.retire(name)
+			a.vaults.Retire(name)
 		}
 	}
-	notes := a.replanned(before, next)
+	notes := a.Replanned(before, next)
 	a.Log.Info("configuration reloaded", "vaults", len(next.Vaults), "items", len(next.Items), "policies", len(next.Policies))
 	return control.ConfigReport{Vaults: len(next.Vaults), Items: len(next.Items), Policies: len(next.Policies), Notes: notes}, nil
 }
@@ -124,10 +126,6 @@ func fixedFields(before, next *config.Config) control.ConfigReport {
 		{"agent.state", was.State, now.State},
 		{"agent.socket", was.Socket, now.Socket},
 		{"agent.socket_group", was.SocketGroup, now.SocketGroup},
-		{"agent.roles.viewer", was.Roles.Viewer, now.Roles.Viewer},
-		{"agent.roles.operator", was.Roles.Operator, now.Roles.Operator},
-		{"agent.roles.restorer", was.Roles.Restorer, now.Roles.Restorer},
-		{"agent.roles.key_admin", was.Roles.KeyAdmin, now.Roles.KeyAdmin},
 		{"agent.metrics", was.Metrics, now.Metrics},
 		{"agent.log.level", was.Log.Level, now.Log.Level},
 		{"agent.log.format", was.Log.Format, now.Log.Format},
@@ -144,9 +142,21 @@ func fixedFields(before, next *config.Config) control.ConfigReport {
 }
 
 // fixedWords writes the value of a field.
-func fixedWords(value any) string {
-	if list, ok := value.([]string); ok {
-		value = strings.Join(list, ", ")
+func fixedWords(value any) string { return cmp.Or(fmt.Sprint(value), "not set") }
+
+// roles returns who may do what by a configuration, or what is wrong with that. An agent
+// that began without roles has a socket that lets nobody else in.
+func (a *Agent) roles(next *config.Config) (*control.Access, []control.ConfigProblem) {
+	if a.Access == nil {
+		return a.access.Load(), nil
 	}
-	return cmp.Or(fmt.Sprint(value), "not set")
+	if !a.Settings.Agent.Roles.Any() && next.Agent.Roles.Any() {
+		return nil, []control.ConfigProblem{{Field: "agent.roles", Message: "the agent began without roles, and its socket lets nobody else in",
+			Next: "restart the agent: a socket that is open keeps its mode"}}
+	}
+	access, err := a.Access(next.Agent)
+	if err != nil {
+		return nil, []control.ConfigProblem{{Message: err.Error(), Next: "until then everybody has the role of before"}}
+	}
+	return &access, nil
 }

@@ -3,7 +3,6 @@
 package agent_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -334,17 +333,7 @@ func TestDeadlineOfRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	late := time.After(time.Minute)
-	for {
-		if _, err := os.Stat(b.path("begun")); !errors.Is(err, os.ErrNotExist) {
-			break
-		}
-		select {
-		case <-late:
-			t.Fatal("the hook never began")
-		case <-time.After(time.Millisecond):
-		}
-	}
+	b.awaits("begun")
 	b.pass(6)
 	j := b.follow(jobs[0].ID)
 	if j.State != control.JobFailed || !strings.Contains(j.Error.Message, "the deadline of the policy is over") || !strings.HasSuffix(j.Output, "thawed\n") {

@@ -28,7 +28,7 @@ func TestPointGone(t *testing.T) {
 	for range 3 {
 		b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
 	}
-	points, err := b.Points(t.Context(), "docs")
+	points, err := b.listed("docs")
 	must(t, err)
 	item, err := b.Item(t.Context(), "docs")
 	must(t, err)
@@ -59,7 +59,7 @@ func TestPointGone(t *testing.T) {
 		b.stop()
 		b.start()
 	}
-	left, err := b.Points(t.Context(), "docs")
+	left, err := b.listed("docs")
 	must(t, err)
 	if len(left) != len(points)-1 || left[0].ID != points[1].ID {
 		t.Errorf("%d points left, the first %s", len(left), left[0].ID)

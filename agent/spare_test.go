@@ -13,9 +13,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/control"
-	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/internal/durable"
 	"github.com/cofferbackup/coffer/store/pack"
@@ -23,7 +22,7 @@ import (
 
 // failing is an index whose disk fails after so many lookups.
 type failing struct {
-	agent.Index
+	vault.Index
 	left *atomic.Int64
 }
 
@@ -32,10 +31,6 @@ func (f failing) Lookup(ctx context.Context, id chunk.ID) (pack.Location, bool, 
 		return pack.Location{}, false, &durable.Fault{Path: "index", Err: fmt.Errorf("look up chunk in index: %w", syscall.EIO)}
 	}
 	return f.Index.Lookup(ctx, id)
-}
-
-func (f failing) Places(ctx context.Context, id chunk.ID) ([]pack.Location, error) {
-	return f.Index.(catalog.Places).Places(ctx, id)
 }
 
 // TestIndexFailsUnderRestore: wherever in a restore the local index fails, it is whole, and
@@ -49,7 +44,7 @@ func TestIndexFailsUnderRestore(t *testing.T) {
 	b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
 	b.stop()
 	left := new(atomic.Int64)
-	b.bad = func(x agent.Index) agent.Index { return failing{x, left} }
+	b.indexed = func(x vault.Index) vault.Index { return failing{x, left} }
 	lookups := 0
 	for n := int64(0); ; n++ {
 		left.Store(n)

@@ -14,6 +14,8 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/doctor"
+	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -21,13 +23,16 @@ import (
 func (a *Agent) Version(context.Context) (control.Version, error) { return a.Program, nil }
 
 // Status implements control.System.
-func (a *Agent) Status(ctx context.Context) (control.Status, error) {
+func (a *Agent) Status(ctx context.Context) (control.Status, error) { return a.status(ctx, a.Items) }
+
+// status is the status with the items as look finds them.
+func (a *Agent) status(ctx context.Context, look func(context.Context) ([]control.Item, error)) (control.Status, error) {
 	s := control.Status{Version: a.Program, Host: a.host, Started: a.started, Jobs: []control.Job{}, Problems: []control.Problem{}}
 	var err error
 	if s.Vaults, err = a.Vaults(ctx); err != nil {
 		return s, err
 	}
-	if s.Items, err = a.Items(ctx); err != nil {
+	if s.Items, err = look(ctx); err != nil {
 		return s, err
 	}
 	for _, j := range a.jobs.List(control.JobFilter{Limit: math.MaxInt}) {
@@ -38,13 +43,13 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	if refused := a.reloadFault(); refused != nil {
 		s.Problems = append(s.Problems, *refused)
 	}
-	for _, c := range doctor.Room(a.state.dir) {
+	for _, c := range doctor.Room(a.state.Dir()) {
 		if c.Outcome == control.CheckBad {
-			s.Problems = append(s.Problems, control.Problem{Subject: stateSubject, Message: a.state.dir + ": " + c.Says, Next: c.Next})
+			s.Problems = append(s.Problems, control.Problem{Subject: state.Subject, Message: a.state.Dir() + ": " + c.Says, Next: c.Next})
 		}
 	}
-	s.Problems = append(s.Problems, a.asideProblems()...)
-	s.Problems = append(s.Problems, a.tellingProblems()...)
+	s.Problems = append(s.Problems, a.state.Aside()...)
+	s.Problems = append(s.Problems, a.tell.Problems()...)
 	asked := make(map[string]alarm.Asked)
 	for name, v := range a.settings().Vaults {
 		if v.Verify.Data != "" {
@@ -85,10 +90,10 @@ func (a *Agent) Vault(ctx context.Context, name string) (control.Vault, error) {
 func (a *Agent) describeVault(ctx, glancing context.Context, name string) (control.Vault, error) {
 	cfg, ok := a.settings().Vaults[name]
 	if !ok {
-		return control.Vault{}, notFound("vault", name, "coffer vault list")
+		return control.Vault{}, fault.NotFound("vault", name, "coffer vault list")
 	}
 	out := control.Vault{Name: name, Store: cfg.Store, State: control.StateAccessible}
-	if id, err := a.pinned(name); err == nil {
+	if id, err := a.vaults.Pinned(name); err == nil {
 		out.ID = id.String()
 	} else if cfg.ID == "" {
 		out.State = control.StateAbsent
@@ -100,18 +105,18 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		}
 		out.Keys = append(out.Keys, keys...)
 	}
-	for _, uri := range a.state.links(name) {
+	for _, uri := range a.state.Links(name) {
 		out.Keys = append(out.Keys, a.describeLink(glancing, uri))
 	}
 	if out.State == control.StateAbsent {
-		if err := a.unpinned(glancing, name); err != nil {
+		if err := a.vaults.Unpinned(glancing, name); err != nil {
 			out.State, out.Error = control.StateUnknown, control.AsError(err)
 		}
 		return out, nil
 	}
-	h := a.custody(name)
-	out.Checked, out.Since = a.watch.last(cfg.Keys), h.Since()
-	v, err := a.vault(glancing, name)
+	h := a.watch.Health(name)
+	out.Checked, out.Since = a.watch.Last(cfg.Keys), h.Since()
+	v, err := a.vaults.Open(glancing, name)
 	err = overdue(ctx, glancing, err, store.ErrUnavailable)
 	if err != nil {
 		out.Error = control.AsError(err)
@@ -123,23 +128,21 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		}
 		return out, nil
 	}
-	out.Mode, out.Created = v.vault.Mode().String(), v.vault.Created()
-	v.mu.Lock()
-	view := v.view
-	v.mu.Unlock()
-	out.Coverage = view.coverage
-	for _, c := range view.coverage {
+	out.Mode, out.Created = v.Catalog.Mode().String(), v.Catalog.Created()
+	view := v.View()
+	out.Coverage = view.Coverage
+	for _, c := range view.Coverage {
 		if c.Owed > 0 {
 			out.Owed = append(out.Owed, c.Key)
 		}
 	}
-	for _, f := range view.findings {
+	for _, f := range view.Findings {
 		out.Warnings = append(out.Warnings, control.Problem{Subject: f.Subject, Message: f.Says, Next: f.Next})
 	}
 	switch s := h.State(); s {
 	case custody.Accessible, custody.Unknown: // it opened just now
-		if err := v.lacks(); err != nil {
-			out.State, out.Error = control.StateDegraded, control.AsError(Fault(err))
+		if err := v.Lacks(); err != nil {
+			out.State, out.Error = control.StateDegraded, control.AsError(fault.Of(err))
 		}
 	default:
 		out.State = control.KeyState(s)

@@ -91,7 +91,7 @@ func TestStateLost(t *testing.T) {
 	if got := problemsOf(t, b, "vault one"); len(got) != 1 || !strings.Contains(got[0], "vaults.one.id") || strings.Contains(got[0], "vault create") {
 		t.Errorf("%q", got)
 	}
-	_, err := b.Points(t.Context(), "")
+	_, err := b.listed("")
 	b.refused(err, control.CodeConflict)
 }
 

@@ -85,7 +85,7 @@ func (a *Agent) headline() string {
 		wrong = append(wrong, "the configuration on disk was refused")
 	}
 	for _, vault := range slices.Sorted(maps.Keys(a.settings().Vaults)) {
-		switch s := a.custody(vault).State(); s {
+		switch s := a.watch.Health(vault).State(); s {
 		case custody.Degraded, custody.Inaccessible, custody.RequiresRevalidation:
 			wrong = append(wrong, fmt.Sprintf("keys of vault %s: %s", vault, s))
 		}

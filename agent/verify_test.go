@@ -114,7 +114,7 @@ func TestDamageIsRememberedUntilRepaired(t *testing.T) {
 	if p := b.proved("docs"); p.Faults == 0 {
 		t.Errorf("the item says nothing of its damage: %+v", p)
 	}
-	points, err := b.Points(t.Context(), "docs")
+	points, err := b.listed("docs")
 	must(t, err)
 	damaged := 0
 	for _, p := range points {
@@ -129,7 +129,7 @@ func TestDamageIsRememberedUntilRepaired(t *testing.T) {
 	if len(j.Result.Verify.Repaired) == 0 {
 		t.Errorf("repaired is %+v", j.Result.Verify)
 	}
-	points, err = b.Points(t.Context(), "docs")
+	points, err = b.listed("docs")
 	must(t, err)
 	newest := points[len(points)-1]
 	if len(points) != 3 || newest.Damaged {

@@ -19,19 +19,19 @@ type packer struct {
 	mu      sync.Mutex
 	current *pack.Builder
 
-	usedMu  sync.Mutex
-	used    map[pack.ID]struct{} // packs that the new point needs
-	made    map[pack.ID]struct{} // those that this backup put
-	indexed map[string]struct{}  // index objects that this backup put
+	usedMu sync.Mutex
+	used   map[pack.ID]struct{} // packs that the new point needs
+	made   map[pack.ID]struct{} // those that this backup put
 
 	indexMu sync.Mutex
-	put     []pack.Contents // in the store and in no index object yet
-	chunks  int             // in put
+	index   catalog.IndexWriter
+	indexed map[string]struct{} // index objects that this backup put
 }
 
 func newPacker(r *run) *packer {
 	p := &packer{run: r, buffers: make(chan []byte, r.Uploads+1), full: make(chan *pack.Builder),
 		used: make(map[pack.ID]struct{}), made: make(map[pack.ID]struct{}), indexed: make(map[string]struct{})}
+	p.index = catalog.IndexWriter{Item: r.Item, Local: r.Index, Options: store.PutOptions{Retention: r.Retention}, Wrote: p.wrote}
 	for range cap(p.buffers) {
 		p.buffers <- nil // made when first taken
 	}
@@ -135,22 +135,15 @@ func (p *packer) upload(ctx context.Context) error {
 	return nil
 }
 
-// known collects the contents of packs that were put, and writes an index object
-// once there are enough.
+// known has the contents of a pack that was put written to an index object, once there
+// are enough.
 func (p *packer) known(ctx context.Context, c pack.Contents) error {
 	p.usedMu.Lock()
 	p.used[c.Pack], p.made[c.Pack] = struct{}{}, struct{}{}
 	p.usedMu.Unlock()
 	p.indexMu.Lock()
 	defer p.indexMu.Unlock()
-	p.put = append(p.put, c)
-	for _, f := range c.Frames {
-		p.chunks += len(f.Chunks)
-	}
-	if p.chunks < catalog.SegmentChunks {
-		return nil
-	}
-	return p.index(ctx)
+	return p.index.Add(ctx, c)
 }
 
 // finish writes the last index object.
@@ -162,32 +155,19 @@ func (p *packer) finish(ctx context.Context) error {
 		return err
 	}
 	for _, c := range left { // found after an interrupted backup
-		if !p.run.avoid.has(c.Pack) { // nobody is to find one again that a prune removes
-			p.put = append(p.put, c)
+		if p.run.avoid.has(c.Pack) { // nobody is to find one again that a prune removes
+			continue
+		}
+		if err := p.index.Add(ctx, c); err != nil {
+			return err
 		}
 	}
-	return p.index(ctx)
+	return p.index.Flush(ctx)
 }
 
-// index writes an index object of the packs collected so far and adds them to the
-// local index. The caller holds indexMu.
-func (p *packer) index(ctx context.Context) error {
-	if len(p.put) == 0 {
-		return nil
-	}
-	r := p.run
-	name, size, err := r.Item.PutIndex(ctx, p.put, store.PutOptions{Retention: r.Retention})
-	if err != nil {
-		return err
-	}
-	r.Progress.Stored.Add(uint64(size))
+// wrote notes an index object. indexMu is held.
+func (p *packer) wrote(name string, size int64, contents []pack.Contents) {
 	p.indexed[name] = struct{}{}
-	// A crash here leaves an index object that the local index has not seen; the
-	// next Sync reads it.
-	if err := r.Index.Add(ctx, name, p.put); err != nil {
-		return err
-	}
-	r.claims.settle(p.put)
-	p.put, p.chunks = nil, 0
-	return nil
+	p.run.Progress.Stored.Add(uint64(size))
+	p.run.claims.settle(contents)
 }

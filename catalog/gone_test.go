@@ -84,7 +84,7 @@ func TestSyncTellsWhatIsGone(t *testing.T) {
 			check(t, st.Delete(t.Context(), it.MarkKey(marked.ID)))
 		}, nil},
 		{"a prune that was slept through", nil, func(it *catalog.Item, st *mem.Store) {
-			check(t, it.PutRemoved(t.Context(), nil, []pack.ID{a.Pack}))
+			check(t, it.PutOutcome(t.Context(), pack.ID{7}.String(), []pack.ID{a.Pack}))
 			_, _, err := it.PutIndex(t.Context(), []pack.Contents{b}, store.PutOptions{})
 			check(t, err)
 			check(t, st.Delete(t.Context(), pack.Key(it.ID(), a.Pack)))

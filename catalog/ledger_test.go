@@ -128,7 +128,8 @@ func ledger(t testing.TB, it *catalog.Item) (catalog.Mark, catalog.Repack, catal
 	check(t, it.Release(t.Context(), holds[1].ID, "who", now))
 	_, err = it.Void(t.Context(), q)
 	check(t, err)
-	check(t, it.PutRemoved(t.Context(), []catalog.PointName{q, p}, []pack.ID{{9}}))
+	check(t, it.PutRemoved(t.Context(), []catalog.PointName{q, p}))
+	check(t, it.PutOutcome(t.Context(), m.ID, []pack.ID{{9}, {8}}))
 	return m, r, h
 }
 
@@ -160,6 +161,24 @@ func TestLedger(t *testing.T) {
 	if _, ok, err := it.Witness(t.Context(), pack.ID{1}.String()); ok || err != nil {
 		t.Errorf("a witness of no mark: %v %v", ok, err)
 	}
+	is(t, "a second outcome", it.PutOutcome(t.Context(), m.ID, nil), store.ErrExist)
+	if packs, ok, err := it.Outcome(t.Context(), m.ID); err != nil || !ok || !slices.Equal(packs, []pack.ID{{8}, {9}}) {
+		t.Errorf("outcome %v %v %v", packs, ok, err)
+	}
+	if _, ok, err := it.Outcome(t.Context(), pack.ID{1}.String()); ok || err != nil {
+		t.Errorf("an outcome of no mark: %v %v", ok, err)
+	}
+	var removed []catalog.PointName
+	records, err := it.RemovedRecords(t.Context())
+	check(t, err)
+	for _, id := range append(records, pack.ID{1}) { // the last is not there
+		names, err := it.RemovedPoints(t.Context(), id)
+		check(t, err)
+		removed = append(removed, names...)
+	}
+	if len(records) != 2 || !slices.Equal(removed, m.Points) {
+		t.Errorf("%d records name %v as removed", len(records), removed)
+	}
 	repacks, err := it.Repacks(t.Context())
 	if err != nil || !reflect.DeepEqual(repacks.All(), []catalog.Repack{r}) {
 		t.Errorf("%+v, %v", repacks.All(), err)
@@ -180,7 +199,7 @@ func TestLedger(t *testing.T) {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
-	if checked != 3+1+1+1+3+1+1 { // sessions, a mark, its witness, a repack record, holds and a release, what was removed
+	if checked != 3+1+1+1+3+1+2 { // sessions, a mark, its witness, a repack record, holds and a release, what was removed
 		t.Errorf("%d records were checked", checked)
 	}
 	if err := it.PutMark(t.Context(), &catalog.Mark{Packs: make([]pack.ID, catalog.MaxMarked+1)}); err == nil {

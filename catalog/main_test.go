@@ -163,7 +163,7 @@ func addPack(t testing.TB, st store.Putter, it *catalog.Item, data string) pack.
 	b.Close()
 	body, contents, err := b.Finish()
 	check(t, err)
-	check(t, st.Put(t.Context(), pack.Key(it.ID(), b.ID()), body, store.PutOptions{}))
+	check(t, st.Put(t.Context(), pack.Key(it.ID(), contents.Pack), body, store.PutOptions{}))
 	return contents
 }
 

@@ -26,6 +26,7 @@ const (
 	NoteMarked   Note = 4 // a mark that was seen names it: which, as a number
 	NoteSeen     Note = 5 // it is a mark that was seen, and its number
 	NoteRepack   Note = 6 // it is the id of a session of a repack of this host, begun then, unix milliseconds
+	NoteBuried   Note = 7 // it is a record of what was removed, and where each of its points was is a void: 1
 )
 
 // Noted is a note on a pack.

@@ -265,7 +265,7 @@ func (it *Item) CheckRecords(ctx context.Context) iter.Seq2[store.Key, error] {
 				return err
 			}},
 			{"removed", func(ctx context.Context, info store.Info, id pack.ID) error {
-				_, err := it.readRemoved(ctx, info, id)
+				_, err := it.readRemoved(ctx, id)
 				return err
 			}},
 		} {

@@ -35,7 +35,7 @@ func Open(ctx context.Context, objects Objects, opts OpenOptions) (*Vault, error
 
 func open(ctx context.Context, objects Objects, opts OpenOptions) (*Vault, error) {
 	raw, err := store.ReadAll(ctx, objects, descriptorKey, maxRecord)
-	if errors.Is(err, store.ErrNotExist) {
+	if errors.Is(err, store.ErrNotExist) && !errors.Is(err, store.ErrHidden) {
 		err = ErrNoVault
 	}
 	if err != nil {

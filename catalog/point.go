@@ -258,10 +258,10 @@ func (it *Item) Index(ctx context.Context, name string) ([]pack.Contents, error)
 	return pack.DecodeContents(payload)
 }
 
-// SegmentChunks is how many chunks an index object names, about. It bounds the memory
+// segmentChunks is how many chunks an index object names, about. It bounds the memory
 // for packs that are put and not indexed, and what a crash leaves to be found again by
 // listing.
-const SegmentChunks = 32 << 10
+const segmentChunks = 32 << 10
 
 // PutIndex writes what some packs hold, all of which are in the store, and
 // returns the name of the object and its size in bytes.

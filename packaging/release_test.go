@@ -4,10 +4,13 @@ package packaging_test
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -37,6 +40,7 @@ func TestReproducible(t *testing.T) {
 		t.Errorf("the checksums are wrong: %v\n%s", err, out)
 	}
 	t.Run("rpm", func(t *testing.T) { lookAtRPM(t, only(t, first, "*.rpm")) })
+	t.Run("libraries", func(t *testing.T) { lookAtLibraries(t, only(t, first, "*.deb"), only(t, first, "*.rpm")) })
 	t.Run("sbom", func(t *testing.T) { lookAtSBOM(t, only(t, first, "*.cdx.json")) })
 	t.Run("manual", func(t *testing.T) { lookAtManual(t, only(t, first, "*.tar.gz")) })
 }
@@ -81,6 +85,34 @@ func lookAtRPM(t *testing.T, path string) {
 				t.Errorf("rpm %s does not say %q:\n%s", query, w, got)
 			}
 		}
+	}
+}
+
+// lookAtLibraries requires that the packages ask for the C library that the service
+// needs, no older and no newer: its symbols have versions.
+func lookAtLibraries(t *testing.T, deb, rpm string) {
+	dir := t.TempDir()
+	say(t, "dpkg-deb", "--extract", deb, dir)
+	program, err := elf.Open(filepath.Join(dir, "usr/bin/cofferd"))
+	must(t, err)
+	defer program.Close()
+	symbols, err := program.ImportedSymbols()
+	must(t, err)
+	newest := 0
+	for _, s := range symbols {
+		if minor, ok := strings.CutPrefix(s.Version, "GLIBC_2."); ok {
+			minor, _, _ = strings.Cut(minor, ".")
+			n, err := strconv.Atoi(minor)
+			must(t, err)
+			newest = max(newest, n)
+		}
+	}
+	want := fmt.Sprintf("2.%d", newest)
+	if got := say(t, "dpkg-deb", "--field", deb, "Depends"); got != "libc6 (>= "+want+")\n" {
+		t.Errorf("the service needs glibc %s, and the deb depends on %s", want, got)
+	}
+	if got := say(t, "rpm", "--query", "--package", "--requires", rpm); !strings.Contains(got, "glibc >= "+want+"\n") {
+		t.Errorf("the service needs glibc %s, and the rpm requires\n%s", want, got)
 	}
 }
 

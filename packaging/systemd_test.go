@@ -125,16 +125,22 @@ policies:
 func TestTranscriptSystemd(t *testing.T) {
 	deb1, deb2 := build(t, "0.1.0", "deb"), build(t, "0.1.1", "deb")
 	m := testkit.StartSystemd(t)
-	for _, deb := range []string{deb1, deb2} {
-		debs, err := filepath.Glob(filepath.Join(deb, "*.deb"))
-		if err != nil || len(debs) != 1 {
-			t.Fatalf("the package in %s: %q, %v", deb, debs, err)
-		}
-		copyTo(t, debs[0], m.Path("/root/"+strings.Replace(filepath.Base(debs[0]), hostArch(t), "amd64", 1)))
-	}
+	take(t, m, deb1, "*.deb")
+	take(t, m, deb2, "*.deb")
 	must(t, os.WriteFile(m.Path("/root/coffer.yaml"), []byte(settings), 0o640))
 	got := play(t, m, day)
 	golden(t, "testdata/systemd.golden", got)
+}
+
+// extras are the packages of machines with more than a systemd. One set for all of
+// them is one image to make.
+var extras = []string{"softhsm2", "opencryptoki", "rpm"}
+
+// take puts the package in a folder into root's home, named as on amd64.
+func take(t *testing.T, m *testkit.Systemd, dir, pattern string) {
+	t.Helper()
+	path := only(t, dir, pattern)
+	copyTo(t, path, m.Path("/root/"+strings.Replace(filepath.Base(path), hostArch(t), "amd64", 1)))
 }
 
 // play runs the commands of a transcript, and returns it with what they said.

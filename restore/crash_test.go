@@ -5,7 +5,6 @@ package restore_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -70,36 +69,14 @@ func (e *engine) doomed(t *testing.T, crash *storetest.Crash) (dead, after *engi
 	return &d, after
 }
 
-// everyCrash runs job once to count its writes, and then again for every write and
-// both outcomes, on fresh copies of e. After each death it calls check.
+// everyCrash tries job with a crash at each of its writes, on fresh copies of e. After
+// each death it calls check.
 func (e *engine) everyCrash(t *testing.T, job func(*engine) error, check func(t *testing.T, after *engine)) {
 	t.Helper()
-	count := storetest.NewCrash(0, storetest.NotApplied)
-	alive, after := e.doomed(t, count)
-	if err := job(alive); err != nil {
-		t.Fatal(err)
-	}
-	check(t, after)
-	points := 0
-	for n := 1; n <= count.Writes(); n++ {
-		for _, how := range []storetest.Outcome{storetest.NotApplied, storetest.Applied} {
-			t.Run(fmt.Sprintf("write %d %v", n, how), func(t *testing.T) {
-				crash := storetest.NewCrash(n, how)
-				dead, after := e.doomed(t, crash)
-				if err := job(dead); err != nil && !errors.Is(err, storetest.ErrCrashed) {
-					t.Fatalf("job died of something else: %v", err)
-				}
-				check(t, after)
-				if crash.Dead() { // how many packs there are differs a little from run to run
-					points++
-				}
-			})
-		}
-	}
-	t.Logf("%d crash points, 0 lost points", points)
-	if points < 2*count.Writes()-4 {
-		t.Errorf("only %d crash points of %d writes were met", points, count.Writes())
-	}
+	storetest.AtEveryWrite(t, func(t *testing.T, crash *storetest.Crash) (func() error, func()) {
+		dead, after := e.doomed(t, crash)
+		return func() error { return job(dead) }, func() { check(t, after) }
+	})
 }
 
 // TestCrashBackup kills a backup at every write to the store and to the local

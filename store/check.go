@@ -16,6 +16,14 @@ func CheckCall(ctx context.Context, key Key) error {
 	return key.Check()
 }
 
+// CheckList is CheckCall for a List of what begins with prefix.
+func CheckList(ctx context.Context, prefix Key) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return prefix.CheckPrefix()
+}
+
 // CheckGet is CheckCall for a Get from an offset.
 func CheckGet(ctx context.Context, key Key, off int64) error {
 	if err := CheckCall(ctx, key); err != nil {

@@ -28,6 +28,10 @@ import (
 var (
 	ErrNotExist = errors.New("object does not exist")
 	ErrExist    = errors.New("object exists already")
+	// ErrHidden: somebody deleted the object in a store that keeps versions, so that they
+	// are hidden by a delete marker. It is an ErrNotExist, which stores that can tell
+	// refine so in Get and Stat.
+	ErrHidden = fmt.Errorf("%w: a delete marker hides it, and what it hides may be there still", ErrNotExist)
 	// ErrShort: the object ends before the range that was asked for.
 	ErrShort = errors.New("object is shorter than expected")
 	// ErrMissing: the store itself (bucket, folder) is not there.
@@ -207,6 +211,15 @@ type Retainer interface {
 	// not gets that of r. ErrNotExist if there is no such object,
 	// errors.ErrUnsupported if the store cannot keep it.
 	Retain(ctx context.Context, key Key, r Retention) error
+}
+
+// Concealer is what a store can do that keeps versions of what is deleted.
+type Concealer interface {
+	// Concealed yields the objects whose key starts with prefix and that a delete marker
+	// hides (ErrHidden): the newest version behind it, in ascending order. After an error
+	// it yields nothing more: ErrDenied if the credentials may not list versions,
+	// errors.ErrUnsupported if the store keeps none.
+	Concealed(ctx context.Context, prefix Key) iter.Seq2[Info, error]
 }
 
 // Store is all of it. Implementations are safe for concurrent use.

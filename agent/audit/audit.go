@@ -112,6 +112,9 @@ type Config struct {
 	Sinks   []Sink
 }
 
+// ByAgent is who asked for what the agent does by itself.
+const ByAgent = "agent"
+
 // Errors of the log.
 var (
 	// ErrClosed: the log was closed.

@@ -74,6 +74,9 @@ type Roles struct {
 	KeyAdmin []string `yaml:"key_admin"` // and vaults, keys, holds, forget and erase
 }
 
+// Any tells whether anybody has a role.
+func (r Roles) Any() bool { return len(r.Viewer)+len(r.Operator)+len(r.Restorer)+len(r.KeyAdmin) > 0 }
+
 // Log is what the agent writes about itself, to standard error.
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info (default), warn or error

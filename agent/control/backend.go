@@ -82,10 +82,11 @@ type Items interface {
 }
 
 // Points are the recovery points. Where a point is named, it is a selector as
-// ParseSelector reads it.
+// ParseSelector reads it, unless it is to be forgotten.
 type Points interface {
-	// Points lists the points of item, or of all items if it is "", oldest first.
-	Points(ctx context.Context, item string) ([]Point, error)
+	// Points lists the points of an item, the oldest first, or those of all items, item
+	// by item. However many there are, few are in memory at a time.
+	Points(ctx context.Context, req PointsRequest) iter.Seq2[Point, error]
 	Point(ctx context.Context, item, point string) (Point, error)
 	// Entries lists what a point holds, in the order of the tree.
 	Entries(ctx context.Context, req EntriesRequest) iter.Seq2[Entry, error]
@@ -104,7 +105,8 @@ type Retention interface {
 	// is then. CodeNotFound if there is no such hold.
 	ReleasePoint(ctx context.Context, req PointRelease) (Point, error)
 	// ForgetPoints asks for points to go, and returns them: the next prunes mark and
-	// remove them. CodeConflict if one is held, or if the item would have none left.
+	// remove them. CodeBadRequest if one is not named by its whole id, CodeConflict if one
+	// is held, or if the item would have none left.
 	ForgetPoints(ctx context.Context, req PointForget) ([]Point, error)
 	// Prune starts the job that marks what nothing needs any more, and removes what was
 	// marked long enough ago.

@@ -185,6 +185,16 @@ func call[A any](ctx context.Context, c *Client, method, path string, query url.
 	return out, nil
 }
 
+// named reads what the agent says of one thing: path has %s where its name belongs.
+func named[A any](ctx context.Context, c *Client, path, what, name string, query url.Values) (A, error) {
+	seg, err := segment(what, name)
+	if err != nil {
+		var none A
+		return none, err
+	}
+	return call[A](ctx, c, http.MethodGet, fmt.Sprintf(path, seg), query, nil)
+}
+
 // stream yields the values of a streamed reply.
 func stream[T any](ctx context.Context, c *Client, path string, query url.Values, yield func(T, error) bool) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -210,5 +220,5 @@ func segment(what, name string) (string, error) {
 	if name == "" || name == "." || name == ".." {
 		return "", &Error{Code: CodeNotFound, Message: fmt.Sprintf("there is no %s %q", what, name)}
 	}
-	return "/" + url.PathEscape(name), nil
+	return url.PathEscape(name), nil
 }

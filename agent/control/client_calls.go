@@ -47,11 +47,7 @@ func (c *Client) Vaults(ctx context.Context) ([]Vault, error) {
 
 // Vault implements Vaults.
 func (c *Client) Vault(ctx context.Context, name string) (Vault, error) {
-	seg, err := segment("vault", name)
-	if err != nil {
-		return Vault{}, err
-	}
-	return call[Vault](ctx, c, http.MethodGet, "/v1/vaults"+seg, nil, nil)
+	return named[Vault](ctx, c, "/v1/vaults/%s", "vault", name, nil)
 }
 
 // CreateVault implements Vaults.
@@ -76,15 +72,11 @@ func (c *Client) CheckKey(ctx context.Context, req KeyCheckRequest) (KeyReport, 
 
 // KeyUsage implements Keys.
 func (c *Client) KeyUsage(ctx context.Context, req KeyUsageRequest) (KeyUsage, error) {
-	seg, err := segment("key", req.Key)
-	if err != nil {
-		return KeyUsage{}, err
-	}
 	q := url.Values{}
 	if req.Version != "" {
 		q.Set("version", req.Version)
 	}
-	return call[KeyUsage](ctx, c, http.MethodGet, "/v1/keys"+seg+"/usage", q, nil)
+	return named[KeyUsage](ctx, c, "/v1/keys/%s/usage", "key", req.Key, q)
 }
 
 // LinkKey implements Custody.
@@ -119,11 +111,7 @@ func (c *Client) Items(ctx context.Context) ([]Item, error) {
 
 // Item implements Items.
 func (c *Client) Item(ctx context.Context, name string) (Item, error) {
-	seg, err := segment("item", name)
-	if err != nil {
-		return Item{}, err
-	}
-	return call[Item](ctx, c, http.MethodGet, "/v1/items"+seg, nil, nil)
+	return named[Item](ctx, c, "/v1/items/%s", "item", name, nil)
 }
 
 // EraseItem implements Items.
@@ -132,12 +120,17 @@ func (c *Client) EraseItem(ctx context.Context, req ItemErase) (ItemErased, erro
 }
 
 // Points implements the interface Points.
-func (c *Client) Points(ctx context.Context, item string) ([]Point, error) {
-	q := url.Values{}
-	if item != "" {
-		q.Set("item", item)
+func (c *Client) Points(ctx context.Context, req PointsRequest) iter.Seq2[Point, error] {
+	return func(yield func(Point, error) bool) {
+		q := url.Values{}
+		if req.Item != "" {
+			q.Set("item", req.Item)
+		}
+		if req.Last > 0 {
+			q.Set("last", strconv.Itoa(req.Last))
+		}
+		stream(ctx, c, "/v1/points", q, yield)
 	}
-	return call[[]Point](ctx, c, http.MethodGet, "/v1/points", q, nil)
 }
 
 // pointPath returns the path of a point of an item.
@@ -150,7 +143,7 @@ func pointPath(item, point string) (string, error) {
 		point = "latest"
 	}
 	p, err := segment("point", point)
-	return "/v1/items" + i + "/points" + p, err
+	return "/v1/items/" + i + "/points/" + p, err
 }
 
 // Point implements Points.

@@ -38,11 +38,7 @@ func (c *Client) Policies(ctx context.Context) ([]Policy, error) {
 
 // Explain implements Policies.
 func (c *Client) Explain(ctx context.Context, name string) (Explanation, error) {
-	seg, err := segment("policy", name)
-	if err != nil {
-		return Explanation{}, err
-	}
-	return call[Explanation](ctx, c, http.MethodGet, "/v1/policies"+seg+"/explain", nil, nil)
+	return named[Explanation](ctx, c, "/v1/policies/%s/explain", "policy", name, nil)
 }
 
 // RunPolicy implements Policies.

@@ -202,17 +202,24 @@ func (endless) Entries(context.Context, control.EntriesRequest) iter.Seq2[contro
 	}
 }
 
+func (endless) Points(context.Context, control.PointsRequest) iter.Seq2[control.Point, error] {
+	return func(yield func(control.Point, error) bool) {
+		for yield(control.Point{Item: "etc", ID: strings.Repeat("x", 1000)}, nil) {
+		}
+	}
+}
+
 // TestSlowReader: who asks for a stream and does not take it is let go.
 func TestSlowReader(t *testing.T) {
 	patience := control.Patience{Reply: time.Minute, Stream: 50 * time.Millisecond}
-	c := serveWith(t, control.ServerConfig{Backend: endless{world()}, Patience: patience, Quota: quota.Limits{Owner: 2}})
-	for _, verb := range []string{"content", "entries"} {
+	c := serveWith(t, control.ServerConfig{Backend: endless{world()}, Patience: patience, Quota: quota.Limits{Owner: 3}})
+	for _, verb := range []string{"items/etc/points/p1/content", "items/etc/points/p1/entries", "points"} {
 		conn := dial(t, c.socket)
-		if _, err := fmt.Fprintf(conn, "GET /v1/items/etc/points/p1/%s HTTP/1.1\r\nHost: coffer\r\n\r\n", verb); err != nil {
+		if _, err := fmt.Fprintf(conn, "GET /v1/%s HTTP/1.1\r\nHost: coffer\r\n\r\n", verb); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for { // both hold all places until they are let go
+	for { // they hold all places until they are let go
 		_, err := c.Version(t.Context())
 		if err == nil {
 			return

@@ -12,6 +12,16 @@ import (
 // second field beside it: "path" can be shown, and "path_raw" (base64) is exact.
 // The Go fields hold the exact bytes.
 
+// PointsRequest asks which points there are.
+type PointsRequest struct {
+	Item string // "" for all items
+	Last int    // only the newest so many of each item, MaxLast at the most; 0 for all
+}
+
+// MaxLast is how many points of an item can be asked for as the newest ones. Who wants
+// more takes all.
+const MaxLast = 10_000
+
 // EntriesRequest asks what a point holds.
 type EntriesRequest struct {
 	Item      string

@@ -82,7 +82,7 @@ type PointRelease struct {
 // the vault's grace time.
 type PointForget struct {
 	Item   string   `json:"item"`
-	Points []string `json:"points"` // selectors
+	Points []string `json:"points"` // whole ids, as listed: nothing is guessed
 	// AllowEmpty allows that the item has no point left.
 	AllowEmpty bool `json:"allow_empty,omitempty"`
 }

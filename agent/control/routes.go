@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"reflect"
 	"strconv"
@@ -44,9 +45,7 @@ func (s *Server) routes() []route {
 			return b.Item(r.Context(), r.PathValue("item"))
 		})},
 		{"POST /v1/items/erase", RoleKeyAdmin, post(s, http.StatusOK, checked(checkErase, b.EraseItem))},
-		{"GET /v1/points", RoleViewer, list(s, func(r *http.Request) ([]Point, error) {
-			return b.Points(r.Context(), r.URL.Query().Get("item"))
-		})},
+		{"GET /v1/points", RoleViewer, slow(streaming[Point](s.points))},
 		{"GET /v1/items/{item}/points/{point}", RoleViewer, get(s, func(r *http.Request) (Point, error) {
 			return b.Point(r.Context(), r.PathValue("item"), r.PathValue("point"))
 		})},
@@ -176,15 +175,24 @@ func checked[Q, A any](check func(Q) error, f func(context.Context, Q) (A, error
 
 func (s *Server) jobs(r *http.Request) ([]Job, error) {
 	q := r.URL.Query()
-	f := JobFilter{Item: q.Get("item"), State: JobState(q.Get("state"))}
-	if n := q.Get("limit"); n != "" {
-		limit, err := strconv.Atoi(n)
-		if err != nil || limit < 0 {
-			return nil, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("limit %q is not a number", n)}
-		}
-		f.Limit = limit
+	limit, err := number(q, "limit")
+	if err != nil {
+		return nil, err
 	}
-	return s.cfg.Backend.Jobs(r.Context(), f)
+	return s.cfg.Backend.Jobs(r.Context(), JobFilter{Item: q.Get("item"), State: JobState(q.Get("state")), Limit: limit})
+}
+
+// number reads a number of a query; 0 if it is not there.
+func number(q url.Values, name string) (int, error) {
+	text := q.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("%s %q is not a number", name, text)}
+	}
+	return n, nil
 }
 
 func (s *Server) job(r *http.Request) (Job, error) {

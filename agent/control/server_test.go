@@ -160,7 +160,9 @@ func TestClientIsBackend(t *testing.T) {
 	same[control.AuditReport](t, "verify audit")(c.VerifyAudit(ctx, audit))(b.VerifyAudit(ctx, audit))
 	same[[]control.Item](t, "items")(c.Items(ctx))(b.Items(ctx))
 	same[control.Item](t, "item")(c.Item(ctx, "etc"))(b.Item(ctx, "etc"))
-	same[[]control.Point](t, "points")(c.Points(ctx, "etc"))(b.Points(ctx, "etc"))
+	for _, points := range []control.PointsRequest{{Item: "etc"}, {Item: "etc", Last: 1}, {}} {
+		same[[]control.Point](t, "points")(collect(c.Points(ctx, points)))(collect(b.Points(ctx, points)))
+	}
 	same[control.Point](t, "point")(c.Point(ctx, "etc", "p1"))(b.Point(ctx, "etc", "p1"))
 	entries := control.EntriesRequest{Item: "etc", Point: "p1", Path: "/etc", Recursive: true}
 	same[[]control.Entry](t, "entries")(collect(c.Entries(ctx, entries)))(collect(b.Entries(ctx, entries)))

@@ -28,6 +28,18 @@ type streamEnd struct {
 	Count int64 `json:"count"` // of the value lines
 }
 
+func (s *Server) points(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	last, err := number(q, "last")
+	if err != nil {
+		return err
+	}
+	if last > MaxLast {
+		return &Error{Code: CodeBadRequest, Message: fmt.Sprintf("%d points are more than the newest %d", last, MaxLast), Next: "leave the number out, and take all"}
+	}
+	return sendStream(w, s.cfg.Backend.Points(r.Context(), PointsRequest{Item: q.Get("item"), Last: last}), flushEvery)
+}
+
 func (s *Server) entries(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	req := EntriesRequest{

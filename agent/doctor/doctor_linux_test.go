@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/dir"
 	"github.com/cofferbackup/coffer/store/mem"
 )
 
@@ -228,7 +229,12 @@ func (s lax) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info, e
 	}
 }
 
-func (s lax) RetainedUntil(context.Context, store.Key) (time.Time, error) { return s.until, s.kept }
+func (s lax) RetainedUntil(_ context.Context, key store.Key) (time.Time, error) {
+	if strings.Contains(string(key), "/sessions/") { // nothing puts these under a lock
+		return time.Time{}, nil
+	}
+	return s.until, s.kept
+}
 
 // TestStore looks at stores of all kinds.
 func TestStore(t *testing.T) {
@@ -253,14 +259,14 @@ func TestStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			st := test.st
 			st.Store = mem.New(mem.Config{})
-			for _, key := range []store.Key{"vault", "items/a/points/b"} {
+			for _, key := range []store.Key{"vault", "items/a/points/b", "items/a/sessions/b"} {
 				if err := st.Store.Put(t.Context(), key, store.Body{[]byte("sealed")}, store.PutOptions{}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			ask := doctor.StoreAsk{Known: "vault", Now: now, Lock: test.lock}
+			ask := doctor.StoreAsk{Known: "vault", Now: now}
 			if test.lock {
-				ask.Under = "items/"
+				ask.Lock = doctor.LockAsk{Under: "items/", Next: doctor.LockNext("site", "s3://host/bucket")}
 			}
 			found := doctor.Store(t.Context(), st, ask)
 			if got := outcomes(found); got != test.want {
@@ -273,8 +279,59 @@ func TestStore(t *testing.T) {
 		})
 	}
 	empty := lax{Store: mem.New(mem.Config{})}
-	if got := outcomes(doctor.Store(t.Context(), empty, doctor.StoreAsk{Known: "vault", Now: now, Lock: true, Under: "items/"})); got != "reach and list: good, written once: skipped, clock: good, object lock: skipped" {
+	if got := outcomes(doctor.Store(t.Context(), empty, doctor.StoreAsk{Known: "vault", Now: now, Lock: doctor.LockAsk{Under: "items/"}})); got != "reach and list: good, written once: skipped, clock: good, object lock: skipped" {
 		t.Errorf("empty: %s", got)
+	}
+}
+
+// TestReadOnlyFolder: a folder that cannot be written to is found out, though it refuses
+// to replace an object; and nothing is left in one that can.
+func TestReadOnlyFolder(t *testing.T) {
+	if os.Getuid() != 0 {
+		testkit.Missing(t, "root", "a disk is mounted")
+	}
+	root := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "none", root).CombinedOutput(); err != nil {
+		testkit.Missing(t, "mount", string(out))
+	}
+	t.Cleanup(func() { exec.Command("umount", root).Run() })
+	st, err := dir.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []store.Key{"vault", "items/a/points/b"} {
+		if err := st.Put(t.Context(), key, store.Body{[]byte("sealed")}, store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := doctor.StoreAsk{Known: "vault", Folder: root, Backups: true, Now: time.Now()}
+	const good, bad = "reach and list: good, written once: good, clock: good", "reach and list: good, written once: bad, clock: good"
+	if got := outcomes(doctor.Store(t.Context(), st, ask)); got != good {
+		t.Errorf("writable: %s", got)
+	}
+	if left, err := os.ReadDir(filepath.Join(root, ".tmp")); err != nil || len(left) > 0 {
+		t.Errorf("%q is left, %v", left, err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "mount", "-o", "remount,ro", root).CombinedOutput(); err != nil {
+		t.Fatalf("%s", out)
+	}
+	found := doctor.Store(t.Context(), st, ask)
+	if got := outcomes(found); got != bad {
+		t.Errorf("read-only: %s", got)
+	}
+	told(t, found)
+	ask.Backups = false
+	if got := outcomes(doctor.Store(t.Context(), st, ask)); got != strings.Replace(bad, "bad", "warning", 1) {
+		t.Errorf("read-only, to restore from: %s", got)
+	}
+}
+
+// TestLockNext: what is said of a lock that does not hold names the setting.
+func TestLockNext(t *testing.T) {
+	for url, want := range map[string]string{"file:///srv/backup": "CAP_LINUX_IMMUTABLE", "s3://host/bucket": "s3:PutObjectRetention"} {
+		if next := doctor.LockNext("site", url); !strings.Contains(next, want) || !strings.Contains(next, "vaults.site.lock") || !strings.Contains(next, "vaults.site.store") {
+			t.Errorf("%s: %s", url, next)
+		}
 	}
 }
 

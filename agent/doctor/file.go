@@ -48,17 +48,21 @@ func Room(path string) []control.Check {
 func written(path string) control.Check {
 	const what = "write"
 	next := "see that the disk is mounted for writing, is not full, and is well: dmesg"
-	f, err := os.CreateTemp(path, ".doctor-*")
-	if err != nil {
-		return Bad(what, next, "%v", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(make([]byte, 4096))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
+	if err := tryFile(path); err != nil {
 		return Bad(what, next, "%v", err)
 	}
 	return Good(what, "a file was written, kept on disk and removed")
+}
+
+// tryFile writes a file into a folder, has it on disk, and removes it.
+func tryFile(folder string) error {
+	f, err := os.CreateTemp(folder, ".doctor-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(make([]byte, 4096))
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // roomIn looks at how much room the disk of a folder has.

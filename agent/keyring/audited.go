@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/cofferbackup/coffer/agent/audit"
+	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/kek"
 )
 
@@ -81,4 +82,12 @@ func WithPurpose(ctx context.Context, p Purpose) context.Context {
 func PurposeOf(ctx context.Context) Purpose {
 	p, _ := ctx.Value(purposeKey{}).(Purpose)
 	return p
+}
+
+// AskedBy is who asked for what ctx belongs to: a job, or a request.
+func AskedBy(ctx context.Context) string {
+	if who := PurposeOf(ctx).By; who != "" {
+		return who
+	}
+	return control.PeerFrom(ctx).String()
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/kek"
-	"github.com/cofferbackup/coffer/kek/software"
+	"github.com/cofferbackup/coffer/kek/kektest"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/mem"
 	"github.com/cofferbackup/coffer/store/pack"
@@ -238,11 +238,7 @@ func TestCompliance(t *testing.T) {
 
 func newItem(t *testing.T, st store.Store) *catalog.Item {
 	t.Helper()
-	uri := "file://" + filepath.Join(t.TempDir(), "kek.pem")
-	check(t, software.Create(t.Context(), uri, software.CreateOptions{Bits: 2048}))
-	key, err := software.Open(t.Context(), "test", uri)
-	check(t, err)
-	v, err := catalog.Create(t.Context(), st, catalog.CreateOptions{Mode: catalog.SoftwareKeys, Ring: kek.NewRing(key), Now: time.Now()})
+	v, err := catalog.Create(t.Context(), st, catalog.CreateOptions{Mode: catalog.SoftwareKeys, Ring: kek.NewRing(kektest.NewKey(t)), Now: time.Now()})
 	check(t, err)
 	t.Cleanup(v.Close)
 	it, err := v.CreateItem(t.Context(), "etc", time.Now())

@@ -20,15 +20,6 @@ import (
 	"unicode/utf8"
 )
 
-// Policy is what runs when, how often it is tried, and what is kept.
-type Policy struct {
-	Name      string
-	Items     []string
-	Schedule  *Schedule // nil: it runs only when somebody asks
-	Attempts  Attempts
-	Retention Retention
-}
-
 // ParseError says where a text is wrong, why, and what to write instead.
 type ParseError struct {
 	What    string // "schedule" or "window"

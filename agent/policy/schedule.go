@@ -13,7 +13,6 @@ import (
 // Schedule says when something runs. It is never changed, and may be used by several
 // goroutines at once.
 type Schedule struct {
-	text     string
 	calendar calendar
 	zone     *time.Location
 	closed   closed
@@ -70,7 +69,7 @@ var ErrNever = errors.New("the windows cover the whole week, so that nothing eve
 // moment after it. One that comes twice, because they are put back, runs the first
 // time; but what runs in every hour of the day goes on through both.
 func ParseSchedule(text string, o Options) (*Schedule, error) {
-	s := &Schedule{text: text, zone: o.Zone, closed: sum(o.Not), jitter: o.Jitter, share: share(o.Seed)}
+	s := &Schedule{zone: o.Zone, closed: sum(o.Not), jitter: o.Jitter, share: share(o.Seed)}
 	if s.zone == nil {
 		s.zone = time.UTC
 	}
@@ -117,12 +116,6 @@ func share(seed string) float64 {
 	digest := sha256.Sum256([]byte(seed))
 	return float64(binary.BigEndian.Uint64(digest[:8])>>11) / (1 << 53)
 }
-
-// String returns the text that the schedule was made of.
-func (s *Schedule) String() string { return s.text }
-
-// Zone returns whose local time is meant.
-func (s *Schedule) Zone() *time.Location { return s.zone }
 
 // Next returns the first run later than after. It is zero if there is none within a
 // hundred years, or after the year 9000: neither happens with a clock that is right.

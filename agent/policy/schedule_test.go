@@ -311,7 +311,7 @@ func TestMissed(t *testing.T) {
 	} {
 		due, missed := test.s.Missed(at(t, test.last), at(t, test.now))
 		if missed != (test.want != "") || missed && !due.Equal(at(t, test.want)) {
-			t.Errorf("%s, last %s, now %s: %s, %v", test.s, test.last, test.now, due, missed)
+			t.Errorf("last %s, now %s: %s, %v", test.last, test.now, due, missed)
 		}
 	}
 	if due, missed := daily.Missed(time.Time{}, at(t, "2026-11-21T12:00")); missed {

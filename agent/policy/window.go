@@ -8,12 +8,8 @@ import (
 
 // Window is a time of the week in which nothing may begin.
 type Window struct {
-	text  string
 	spans []weekSpan
 }
-
-// String returns the text that the window was made of.
-func (w Window) String() string { return w.text }
 
 // weekSpan is from, up to but without to, in minutes since the beginning of Sunday,
 // by the local time.
@@ -52,7 +48,7 @@ func ParseWindow(text string) (Window, error) {
 	if len(w.rest) > 0 {
 		return Window{}, w.fail(w.peek(), `write one time and then the days: "08:00-18:00 mon-fri"`, "%q is not expected here", w.peek().text)
 	}
-	out := Window{text: text}
+	var out Window
 	for day := range 7 {
 		if w.c.weekdays>>day&1 == 1 {
 			out.spans = append(out.spans, weekSpan{day*24*60 + from, day*24*60 + to})

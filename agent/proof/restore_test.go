@@ -24,7 +24,7 @@ import (
 	"github.com/cofferbackup/coffer/catalog/sqlite"
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/kek"
-	"github.com/cofferbackup/coffer/kek/software"
+	"github.com/cofferbackup/coffer/kek/kektest"
 	"github.com/cofferbackup/coffer/restore/target"
 	targetfiles "github.com/cofferbackup/coffer/restore/target/files"
 	"github.com/cofferbackup/coffer/store/mem"
@@ -45,12 +45,8 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{T: t, dir: filepath.Join(t.TempDir(), "data"), base: filepath.Join(t.TempDir(), "scratch")}
-	uri := "file://" + filepath.Join(t.TempDir(), "kek.pem")
-	b.check(software.Create(t.Context(), uri, software.CreateOptions{Bits: 2048}))
-	key, err := software.Open(t.Context(), "test", uri)
-	b.check(err)
 	objects := mem.New(mem.Config{})
-	v, err := catalog.Create(t.Context(), objects, catalog.CreateOptions{Mode: catalog.SoftwareKeys, Ring: kek.NewRing(key), Now: time.Now()})
+	v, err := catalog.Create(t.Context(), objects, catalog.CreateOptions{Mode: catalog.SoftwareKeys, Ring: kek.NewRing(kektest.NewKey(t)), Now: time.Now()})
 	b.check(err)
 	t.Cleanup(v.Close)
 	b.item, err = v.CreateItem(t.Context(), "etc", time.Now())

@@ -2,7 +2,6 @@ package prune_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -65,41 +64,27 @@ func TestCrash(t *testing.T) {
 	kept := points[3:]
 	at := c.time
 
-	count := storetest.NewCrash(0, storetest.NotApplied)
-	alive := b.on(t, count)
-	done := alive.mustPrune(t)
-	if done.RemovedPoints != 2 || done.RemovedPacks == 0 || done.RepackedPacks == 0 || done.MarkedPoints != 1 || done.MarkedPacks == 0 {
-		t.Fatalf("the run does not do everything: %+v", done)
-	}
-	met := 0
-	for n := 1; n <= count.Writes(); n++ {
-		for _, how := range []storetest.Outcome{storetest.NotApplied, storetest.Applied} {
-			c.time = at
-			crash := storetest.NewCrash(n, how)
-			dead := b.on(t, crash)
-			if _, err := dead.prune(t.Context()); err != nil && !errors.Is(err, storetest.ErrCrashed) {
-				t.Fatalf("write %d %v: the run dies of something else: %v", n, how, err)
+	storetest.AtEveryWrite(t, func(t *testing.T, crash *storetest.Crash) (func() error, func()) {
+		c.time = at
+		dead, after := b.on(t, crash)
+		job := func() error {
+			done, err := dead.prune(t.Context())
+			if err == nil && !crash.Dead() && (done.RemovedPoints != 2 || done.RemovedPacks == 0 || done.RepackedPacks == 0 || done.MarkedPoints != 1 || done.MarkedPacks == 0) {
+				t.Fatalf("the run does not do everything: %+v", done)
 			}
-			if crash.Dead() {
-				met++
-			}
-			after := dead.host(dead.store.(*doomed).inner, dead.dir, c)
-			after.wrap = nil
-			afterCrash(t, after, fmt.Sprintf("write %d %v", n, how), kept)
+			return err
 		}
-	}
-	t.Logf("%d crash points, 0 lost points", met)
-	if met < 2*count.Writes()-4 {
-		t.Errorf("only %d crash points of %d writes were met", met, count.Writes())
-	}
+		return job, func() { afterCrash(t, after, kept) }
+	})
 }
 
-func afterCrash(t *testing.T, b *bench, where string, kept []catalog.PointName) {
+// afterCrash goes on with a copy that a process has died on.
+func afterCrash(t *testing.T, b *bench, kept []catalog.PointName) {
 	t.Helper()
 	left := b.points(t, *b.files.made)
 	for _, name := range kept {
 		if !slices.Contains(left, name) {
-			t.Fatalf("%s: point %s is lost; there are %v", where, name, left)
+			t.Fatalf("point %s is lost; there are %v", name, left)
 		}
 	}
 	b.files.set("state after", map[string][]byte{"own after": noise(77, 1000)})
@@ -109,27 +94,22 @@ func afterCrash(t *testing.T, b *bench, where string, kept []catalog.PointName) 
 		b.clock.pass(abandon)
 	}
 	if left := b.points(t, *b.files.made); !slices.Equal(left, kept) {
-		t.Fatalf("%s: the next runs leave points %v, not %v", where, left, kept)
+		t.Fatalf("the next runs leave points %v, not %v", left, kept)
 	}
 	objects := b.objects(t)
 	if objects["marks"]+objects["witnesses"] != 0 || objects["sessions"] > 1 || objects["packs"] > 4 {
-		t.Fatalf("%s: the next runs leave %v", where, objects)
+		t.Fatalf("the next runs leave %v", objects)
 	}
 }
 
-// doomed is the store of a process that dies.
-type doomed struct {
-	*storetest.Faulty
-	inner *mem.Store
-}
-
-// on returns the host on copies of everything, with a process that dies.
-func (b *bench) on(t *testing.T, crash *storetest.Crash) *bench {
+// on returns the host on copies of everything, with a process that dies, and as it is
+// afterwards.
+func (b *bench) on(t *testing.T, crash *storetest.Crash) (dead, after *bench) {
 	t.Helper()
 	inner := b.store.(*mem.Store).Clone()
 	dir := t.TempDir()
 	check(t, os.CopyFS(dir, os.DirFS(b.dir)))
-	other := b.host(&doomed{crash.Store(inner), inner}, dir, b.clock)
-	other.wrap = func(ix *sqlite.Index) index { return dying{ix, crash} }
-	return other
+	dead = b.host(crash.Store(inner), dir, b.clock)
+	dead.wrap = func(ix *sqlite.Index) index { return dying{ix, crash} }
+	return dead, b.host(inner, dir, b.clock)
 }

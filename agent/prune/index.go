@@ -39,7 +39,7 @@ func (r *run) rewriteIndex(ctx context.Context, gone []pack.ID) ([]staleIndex, e
 	told := newPackSet(len(there.ids)) // by index objects that stay
 	var stale []staleIndex
 	for _, n := range named {
-		if n.damaged || slices.ContainsFunc(n.packs, leaves) {
+		if slices.ContainsFunc(n.packs, leaves) {
 			stale = append(stale, n.staleIndex)
 			continue
 		}
@@ -50,9 +50,9 @@ func (r *run) rewriteIndex(ctx context.Context, gone []pack.ID) ([]staleIndex, e
 	if r.DryRun {
 		return stale, nil
 	}
-	w := indexWriter{run: r}
+	w := r.indexWriter()
 	for _, n := range named {
-		if n.damaged || !slices.ContainsFunc(n.packs, leaves) {
+		if !slices.ContainsFunc(n.packs, leaves) {
 			continue
 		}
 		contents, err := r.Item.Index(ctx, n.name)
@@ -69,19 +69,23 @@ func (r *run) rewriteIndex(ctx context.Context, gone []pack.ID) ([]staleIndex, e
 				continue
 			}
 			told.add(i)
-			if err := w.add(ctx, c); err != nil {
+			if err := w.Add(ctx, c); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return stale, w.flush(ctx)
+	return stale, w.Flush(ctx)
+}
+
+// indexWriter writes index objects under the lock that is asked for.
+func (r *run) indexWriter() *catalog.IndexWriter {
+	return &catalog.IndexWriter{Item: r.Item, Local: r.Index, Options: store.PutOptions{Retention: r.Lock}}
 }
 
 // namedPacks is which packs an index object names, ascending.
 type namedPacks struct {
 	staleIndex
-	packs   []pack.ID
-	damaged bool // it does not open: what it named is found again from the packs
+	packs []pack.ID
 }
 
 // readIndexes reads all index objects.
@@ -114,39 +118,6 @@ func (r *run) readIndexes(ctx context.Context) ([]namedPacks, error) {
 		named = append(named, n)
 	}
 	return named, nil
-}
-
-// indexWriter gathers what packs hold into index objects of the usual size.
-type indexWriter struct {
-	*run
-	contents []pack.Contents
-	chunks   int
-}
-
-func (w *indexWriter) add(ctx context.Context, c pack.Contents) error {
-	w.contents = append(w.contents, c)
-	for _, f := range c.Frames {
-		w.chunks += len(f.Chunks)
-	}
-	if w.chunks < catalog.SegmentChunks {
-		return nil
-	}
-	return w.flush(ctx)
-}
-
-func (w *indexWriter) flush(ctx context.Context) error {
-	if len(w.contents) == 0 {
-		return nil
-	}
-	name, _, err := w.Item.PutIndex(ctx, w.contents, store.PutOptions{Retention: w.Lock})
-	if err != nil {
-		return err
-	}
-	if err := w.Index.Add(ctx, name, w.contents); err != nil {
-		return err
-	}
-	w.contents, w.chunks = nil, 0
-	return nil
 }
 
 // removeIndex removes stale index objects. kept tells that the store keeps one.

@@ -130,6 +130,13 @@ func (b *bench) host(st store.Store, dir string, c *clock) *bench {
 	return &other
 }
 
+// with is the same host with other settings.
+func (b *bench) with(set *settings) *bench {
+	other := *b
+	other.set = set
+	return &other
+}
+
 // use opens vault, item and index, and closes them again.
 func (b *bench) use(ctx context.Context, do func(it *catalog.Item, ix index) error) error {
 	o := b.kept

@@ -1,7 +1,6 @@
 package prune
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -48,8 +47,7 @@ func (r *run) opened(ctx context.Context) error {
 		return err
 	}
 	for _, name := range names {
-		_, known := slices.BinarySearchFunc(r.seen.points, name, func(p catalog.Summary, n catalog.PointName) int { return cmp.Compare(p.Name, n) })
-		if !known && !slices.Contains(r.own, name) {
+		if _, known := r.seen.point(name); !known && !slices.Contains(r.own, name) {
 			r.open = append(r.open, name)
 		}
 	}

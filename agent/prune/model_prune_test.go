@@ -9,6 +9,8 @@ type pruneProc struct {
 	at   pruneStep
 	runs int // begun
 	mark int // the one it is about
+	// holds are points that it sees a hold on, and others may not.
+	holds set
 
 	sessions, points set
 	record           decision
@@ -37,6 +39,9 @@ const (
 	sweepDecide  // the sessions of the witness; then list points and repack records
 	sweepRemove  // delete a session and its point
 	sweepGone    // put a void where the point was
+	sweepNeeds   // read what the points need that are there
+	sweepOutcome // put what is decided of the mark; or follow what is
+	sweepConfirm // see that the mark is there still
 	sweepIndex   // put an index object without the packs
 	sweepPacks   // delete packs
 	sweepStale   // delete index objects
@@ -79,8 +84,10 @@ func (x *explorer) prune(s *state, i int, yield func(*state, string, ...any)) {
 		x.markStep(s, p, to)
 	case p.at < sweepRemove:
 		x.sweepStep(s, p, to)
-	case p.at < sweepIndex:
+	case p.at < sweepNeeds:
 		x.pointStep(s, p, to)
+	case p.at < sweepIndex:
+		x.outcomeStep(s, p, to)
 	default:
 		x.packStep(p, to)
 	}
@@ -92,7 +99,7 @@ func (x *explorer) prune(s *state, i int, yield func(*state, string, ...any)) {
 // settle passes over what others do not see and what does not depend on them.
 func (x *explorer) settle(n *state, p *pruneProc) {
 	if p.at == sweepRemove && p.going == 0 {
-		x.needed(n, p)
+		p.at = sweepNeeds
 	}
 	if p.at == sweepPacks && p.packs == 0 {
 		p.at = sweepStale
@@ -107,7 +114,12 @@ func (x *explorer) settle(n *state, p *pruneProc) {
 		p.points, p.record = 0, absent
 	}
 	if p.at == pruneIdle {
-		*p = pruneProc{runs: p.runs}
+		*p = pruneProc{runs: p.runs, holds: p.holds}
+	}
+	for i, m := range n.marks {
+		if !m.there {
+			n.outcomes[i] = outcome{}
+		}
 	}
 }
 
@@ -178,7 +190,7 @@ func (s *state) undecided(sessions set) (open set) {
 
 // markPut puts the mark, if there is something to mark.
 func (x *explorer) markPut(s *state, p *pruneProc, to proceed) {
-	m := mark{there: true, points: letGo(p.points), record: s.record == there,
+	m := mark{there: true, points: p.letGo(), record: s.record == there,
 		restore: s.restores.at == restoreFind || s.restores.at == restoreRead}
 	m.packs = s.packs &^ s.neededBy(p.points&^m.points, p.record) &^ s.marked()
 	if p.sessions != 0 { // orphans may be theirs: only what points that go have needed
@@ -198,128 +210,6 @@ func (x *explorer) markPut(s *state, p *pruneProc, to proceed) {
 		n.marks[p.mark] = m
 		forget(p)
 	})
-}
-
-func (x *explorer) sweepStep(s *state, p *pruneProc, to proceed) {
-	switch p.at {
-	case sweepChoose:
-		for i, m := range s.marks {
-			switch {
-			case !m.there:
-			case !m.witness && x.fault != noWitness:
-				to(markList, "find a mark without witness", func(_ *state, p *pruneProc) { p.mark = i })
-			case x.honest && x.fault != noGrace && m.restore && s.restores.at != restoreDone: // its grace has not passed
-			default:
-				to(sweepDecide, fmt.Sprintf("sweep mark %d", i), func(n *state, p *pruneProc) {
-					p.mark, p.sessions = i, n.marks[i].sessions
-					if x.fault == noWitness {
-						p.sessions = 0
-					}
-					if x.fault == pointsBeforeSessions {
-						p.points, p.record = n.listed(), n.record
-					}
-				})
-			}
-		}
-	case sweepDecide:
-		// What is decided stays so: it does not matter when each was seen to be.
-		if open := s.undecided(p.sessions); open != 0 {
-			to(sweepDecide, fmt.Sprintf("void session %d", open.first()), func(n *state, _ *pruneProc) { n.void(open.first()) })
-			to(pruneIdle, "wait for sessions", nil)
-			return
-		}
-		to(sweepRemove, "see all sessions decided, and list points", func(n *state, p *pruneProc) {
-			p.sessions = 0
-			if x.fault != pointsBeforeSessions {
-				p.points, p.record = n.listed(), n.record
-			}
-			p.going = n.marks[p.mark].points & p.points & letGo(p.points)
-		})
-	}
-}
-
-func (x *explorer) pointStep(s *state, p *pruneProc, to proceed) {
-	g := p.going.first()
-	switch p.at {
-	case sweepRemove:
-		packs := s.marks[p.mark].packs & s.packs &^ s.neededBy(p.points&^p.going, p.record)
-		if x.fault == packsFirst && packs != 0 {
-			to(sweepRemove, "delete packs first", func(n *state, p *pruneProc) { n.packs &^= packs })
-			return
-		}
-		to(sweepGone, fmt.Sprintf("delete point %d", g), func(n *state, p *pruneProc) {
-			n.sessions = n.sessions.without(g) // before it: a session that is gone is decided
-			n.points[g] = absent
-			p.points = p.points.without(g)
-		})
-	case sweepGone:
-		to(sweepRemove, fmt.Sprintf("void point %d", g), func(n *state, p *pruneProc) {
-			p.going = p.going.without(g)
-			if x.fault == noTombstone {
-				return
-			}
-			n.void(g)
-			if n.points[g] == there { // it came back: a late repeat of its put
-				p.points = p.points.with(g)
-			}
-		})
-	}
-}
-
-// needed works out which packs go. A repack record that is younger than the mark does
-// not count yet: a restore may have begun that knows nothing of it.
-func (x *explorer) needed(n *state, p *pruneProc) {
-	m := n.marks[p.mark]
-	needed := n.neededBy(p.points, p.record)
-	if !m.record && x.fault != youngRecord {
-		needed |= n.neededBy(p.points, absent)
-	}
-	p.packs, p.at = m.packs&n.packs&^needed, sweepPacks
-	if x.indexed() {
-		p.at = sweepIndex
-		for i, names := range n.index {
-			p.stale[i] = names&(p.packs|^n.packs) != 0
-		}
-	}
-	if x.fault == markFirst {
-		n.marks[p.mark] = mark{}
-	}
-}
-
-func (x *explorer) packStep(p *pruneProc, to proceed) {
-	switch p.at {
-	case sweepIndex:
-		to(sweepPacks, "put index without them", func(n *state, p *pruneProc) {
-			for i, stale := range p.stale {
-				if stale && i != names+p.mark {
-					n.index[names+p.mark] |= n.index[i] & n.packs &^ p.packs
-				}
-			}
-			p.stale[names+p.mark] = false
-		})
-	case sweepPacks:
-		pack := p.packs.first()
-		to(sweepPacks, fmt.Sprintf("delete pack %d", pack), func(n *state, p *pruneProc) {
-			n.packs, p.packs = n.packs.without(pack), p.packs.without(pack)
-		})
-	case sweepStale:
-		to(sweepRecord, "delete stale index objects", func(n *state, p *pruneProc) {
-			for i, stale := range p.stale {
-				if stale {
-					n.index[i] = 0
-				}
-			}
-			p.stale = [indexes]bool{}
-		})
-	case sweepRecord:
-		to(sweepWitness, "delete the repack record", func(n *state, p *pruneProc) {
-			n.sessions, n.record = n.sessions.without(repack), absent
-		})
-	case sweepWitness:
-		to(sweepMark, "delete witness", func(n *state, p *pruneProc) { n.marks[p.mark].witness, n.marks[p.mark].sessions = false, 0 })
-	case sweepMark:
-		to(pruneIdle, "delete mark", func(n *state, p *pruneProc) { n.marks[p.mark] = mark{} })
-	}
 }
 
 // cleanup lets prunes run alone, one after the other, after everybody else has died and

@@ -35,10 +35,12 @@ const (
 type objects struct {
 	points   [names]decision
 	needs    [names]set // what each point needs, once it was put
+	removed  set        // what was written down as removed
 	sessions set
 	packs    set
 	index    [indexes]set // what each index object names; empty: it is not there
 	marks    [marks]mark
+	outcomes [marks]outcome
 	record   decision // the repack record: pack repack stands for pack old
 	covers   set      // the points that it is good for, once it was put
 }
@@ -49,6 +51,13 @@ type mark struct {
 	sessions       set  // in the witness
 	record         bool // the repack record was there before the mark
 	restore        bool // a restore ran when it was put
+}
+
+// outcome is what was decided of a mark. The model has it removed as soon as its mark has
+// gone, which is a year earlier than in truth.
+type outcome struct {
+	known bool
+	packs set
 }
 
 // state is what is in the store, and where everybody is.
@@ -64,6 +73,9 @@ type state struct {
 func (x *explorer) begin() (s state) {
 	s.points[old], s.needs[old] = there, set(0).with(old)
 	s.packs = set(0).with(old)
+	if x.views {
+		s.prunes[1].holds = set(0).with(old)
+	}
 	if x.indexed() {
 		s.index[old] = s.packs
 	}

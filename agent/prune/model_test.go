@@ -16,7 +16,8 @@ import (
 //
 //	model_state_test.go   what is in the store, and what each process remembers
 //	model_backup_test.go  the steps of a backup and of a restore
-//	model_prune_test.go   the steps of a prune
+//	model_prune_test.go   the steps of a prune, and those of its repack and of its mark
+//	model_sweep_test.go   those of its sweep
 //
 // Clocks are not in it: whether the grace has passed, and whether a session is old
 // enough to be given up, is answered yes and no at every time. Only where the promise
@@ -31,6 +32,7 @@ type world struct {
 	repacks  int  // how many prunes may repack before they mark
 	abandons bool // prunes void sessions also before they mark
 	late     bool // the put of a point may be repeated late, as by a store that answered it with an error
+	views    bool // one prune sees a hold on the old point, and the other does not
 	honest   bool // grace is kept by those who sweep: a restore that ends within it misses nothing
 	fault    fault
 	min      int // states that there are at least: so that the model does not shrink unseen
@@ -53,6 +55,9 @@ const (
 	youngRecord
 	noTombstone
 	looseRepack
+	ownOutcome
+	noConfirm
+	halfRemoved
 )
 
 func (f fault) String() string {
@@ -60,7 +65,9 @@ func (f fault) String() string {
 		"a point is put over a void", "points are listed before the sessions are decided", "grace is not kept",
 		"index objects are believed without a look at the packs", "the packs are listed before the marks are read",
 		"the mark goes before its packs", "packs go before points", "a repack record counts at once",
-		"no void stays where a point was", "a repack is not decided by one put"}[f]
+		"no void stays where a point was", "a repack is not decided by one put",
+		"each prune goes by what it decides", "a decision counts of which the mark is gone",
+		"no void is put where another prune was cut off"}[f]
 }
 
 // where is the world in which the fault is looked for.
@@ -70,6 +77,10 @@ func (f fault) where() string {
 		return "a restore"
 	case noTombstone:
 		return "a late repeat"
+	case halfRemoved:
+		return "a late repeat and a prune cut off"
+	case ownOutcome, noConfirm:
+		return "two prunes that differ"
 	case youngRecord, looseRepack:
 		return "repack and a restore"
 	}
@@ -147,13 +158,16 @@ func (x *explorer) run() {
 
 func worlds() []world {
 	return []world{
-		{name: "two backups, a prune twice", backups: [2]int{2, 1}, prunes: [2]int{2, 0}, min: 1_850_000},
-		{name: "a backup twice, two prunes", backups: [2]int{2, 0}, prunes: [2]int{1, 1}, abandons: true, min: 558_000},
-		{name: "two backups, two prunes", backups: [2]int{1, 1}, prunes: [2]int{1, 1}, min: 2_535_000},
-		{name: "a late repeat", backups: [2]int{1, 1}, prunes: [2]int{2, 0}, late: true, min: 269_000},
-		{name: "a restore", backups: [2]int{1, 0}, prunes: [2]int{2, 1}, restores: 1, honest: true, min: 1_002_000},
-		{name: "repack and a restore", backups: [2]int{1, 0}, prunes: [2]int{1, 1}, restores: 1, repacks: 1, honest: true, min: 2_167_000},
-		{name: "repack under any clock", backups: [2]int{1, 0}, prunes: [2]int{1, 1}, repacks: 1, abandons: true, min: 871_000},
+		{name: "two backups, a prune twice", backups: [2]int{2, 1}, prunes: [2]int{2, 0}, min: 2_080_000},
+		{name: "a backup twice, two prunes", backups: [2]int{2, 0}, prunes: [2]int{1, 1}, abandons: true, min: 1_020_000},
+		{name: "two backups, two prunes", backups: [2]int{1, 1}, prunes: [2]int{1, 1}, min: 4_180_000},
+		{name: "a late repeat", backups: [2]int{1, 1}, prunes: [2]int{2, 0}, late: true, min: 300_000},
+		{name: "a late repeat and a prune cut off", backups: [2]int{1, 1}, prunes: [2]int{3, 0}, late: true, min: 2_140_000},
+		{name: "two prunes that differ", backups: [2]int{1, 1}, prunes: [2]int{1, 1}, views: true, min: 1_840_000},
+		{name: "two prunes that differ, one of them twice", backups: [2]int{2, 0}, prunes: [2]int{2, 1}, views: true, min: 6_960_000},
+		{name: "a restore", backups: [2]int{1, 0}, prunes: [2]int{2, 1}, restores: 1, honest: true, min: 1_580_000},
+		{name: "repack and a restore", backups: [2]int{1, 0}, prunes: [2]int{1, 1}, restores: 1, repacks: 1, honest: true, min: 3_960_000},
+		{name: "repack under any clock", backups: [2]int{1, 0}, prunes: [2]int{1, 1}, repacks: 1, abandons: true, min: 1_586_000},
 	}
 }
 
@@ -183,7 +197,7 @@ func TestModel(t *testing.T) {
 
 // TestModelFindsFaults takes steps out of the protocol, one at a time.
 func TestModelFindsFaults(t *testing.T) {
-	for f := noWitness; f <= looseRepack; f++ {
+	for f := noWitness; f <= halfRemoved; f++ {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
 			i := slices.IndexFunc(worlds(), func(w world) bool { return w.name == f.where() })

@@ -15,6 +15,8 @@
 //     point needs is read after that. So a backup that may lean on a marked pack is
 //     counted, and one that came later has seen the mark.
 //   - A point goes only if it is let go when it goes, and not only when it was marked.
+//   - Which packs of a mark go is decided once, by one put, and every prune goes by that;
+//     the mark is removed when it is carried out.
 //   - Points go first, then packs, then what told of them, and the mark last. Where a
 //     point was, a void stays for a year, so that no late repeat of its Put brings it back.
 //   - If a point that is to stay cannot be read, nothing that it may need goes.

@@ -92,6 +92,34 @@ func (d *remover) note(key store.Key, until time.Time) {
 	d.locked[key] = until
 }
 
+// free returns those that the store lets go, as far as it says so beforehand, and tells
+// of the others: what is only tried and kept would be written down as removed each time.
+func free[T any](ctx context.Context, del *remover, all []T, key func(T) store.Key, keep func(T)) ([]T, error) {
+	if !del.locks {
+		return all, nil
+	}
+	held, places := make([]bool, len(all)), make([]int, len(all))
+	for i := range places {
+		places[i] = i
+	}
+	err := each(ctx, places, func(ctx context.Context, i int) (err error) {
+		held[i], err = del.retained(ctx, key(all[i]))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]T, 0, len(all))
+	for i, one := range all {
+		if held[i] {
+			keep(one)
+		} else {
+			out = append(out, one)
+		}
+	}
+	return out, nil
+}
+
 // each does something for all of some things, a few at once.
 func each[T any](ctx context.Context, all []T, do func(ctx context.Context, one T) error) error {
 	group, gctx := errgroup.WithContext(ctx)

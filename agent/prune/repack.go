@@ -102,7 +102,7 @@ func (r *run) rewrite(ctx context.Context, points []*catalog.Point, found []worn
 		return nil, err
 	}
 	record := &catalog.Repack{}
-	w := &rewriter{run: r, reader: r.Item.NewReader(r.Index), compressor: chunk.NewCompressor(chunk.Default), index: indexWriter{run: r}}
+	w := &rewriter{run: r, reader: r.Item.NewReader(r.Index), compressor: chunk.NewCompressor(chunk.Default), index: r.indexWriter()}
 	for _, p := range found {
 		if i, ok := r.seen.packs.place(p.contents.Pack); ok && marked.has(i) {
 			continue
@@ -209,7 +209,7 @@ type rewriter struct {
 	*run
 	reader     *catalog.Reader
 	compressor *chunk.Compressor
-	index      indexWriter
+	index      *catalog.IndexWriter
 	builders   []*building
 	by         []pack.ID
 	scratch    []byte
@@ -299,7 +299,7 @@ func (w *rewriter) put(ctx context.Context, b *building) error {
 	}
 	w.done.RepackedBytes += body.Size()
 	w.by = append(w.by, contents.Pack)
-	return w.index.add(ctx, contents)
+	return w.index.Add(ctx, contents)
 }
 
 // finish puts what is left and returns the packs.
@@ -312,7 +312,7 @@ func (w *rewriter) finish(ctx context.Context) ([]pack.ID, error) {
 			return nil, err
 		}
 	}
-	if err := w.index.flush(ctx); err != nil {
+	if err := w.index.Flush(ctx); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(w.by, comparePacks)

@@ -282,7 +282,15 @@ func (s *schedule) backup(t *testing.T, h *bench, turn int) {
 	}
 }
 
+// prune lets a host prune, now and then with a retention that lets nothing go.
 func (s *schedule) prune(t *testing.T, h *bench, _ int) {
+	s.mu.Lock()
+	set := *h.set
+	if s.rng.IntN(3) == 0 {
+		set.retention = nil
+	}
+	s.mu.Unlock()
+	h = h.with(&set)
 	done, err := h.prune(context.Background())
 	if err != nil && !errors.Is(err, storetest.ErrCrashed) {
 		t.Errorf("prune: %v", err)

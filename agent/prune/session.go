@@ -132,10 +132,15 @@ func (c *storeClock) now(ctx context.Context) (time.Time, error) {
 }
 
 // ripe is a mark that may be swept.
-type ripe = catalog.Mark
+type ripe struct {
+	catalog.Mark
+	decided bool      // which of its packs go
+	packs   []pack.ID // these, ascending
+}
 
-// ripe returns the marks whose grace time has passed and whose sessions are all
-// decided. It writes the witnesses that are missing.
+// ripe returns the marks whose grace time has passed, if all of their sessions are
+// decided, or if it is decided already what of them goes. It writes the witnesses that
+// are missing.
 func (r *run) ripe(ctx context.Context) ([]ripe, error) {
 	var err error
 	if r.marks, err = r.Item.Marks(ctx); err != nil {
@@ -147,11 +152,28 @@ func (r *run) ripe(ctx context.Context) ([]ripe, error) {
 		if m.Fault != nil && !errors.Is(m.Fault, crypt.ErrDamaged) {
 			return nil, m.Fault // no key opens it: what it names is not known
 		}
-		open, err := r.witness(ctx, m)
+		due, err := r.passed(ctx, m.Created, m.Modified, r.Grace)
 		if err != nil {
 			return nil, err
 		}
-		due, err := r.passed(ctx, m.Created, m.Modified, r.Grace)
+		if due {
+			packs, decided, err := r.Item.Outcome(ctx, m.ID)
+			if errors.Is(err, crypt.ErrDamaged) {
+				// Another prune may be at work by what it says.
+				r.Log.Error("a mark stays, and what it names: what was decided of it does not open; when no other host prunes the item, delete the object",
+					"item", r.Item.Name(), "mark", m.ID, "object", r.Item.RemovedKey(m.ID), "err", err)
+				r.done.Pending++
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			if decided {
+				ready = append(ready, ripe{m, true, packs})
+				continue
+			}
+		}
+		open, err := r.witness(ctx, m)
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +194,7 @@ func (r *run) ripe(ctx context.Context) ([]ripe, error) {
 			}
 		}
 		if undecided == 0 {
-			ready = append(ready, m)
+			ready = append(ready, ripe{Mark: m})
 		}
 	}
 	r.done.Waiting = len(waiting)

@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,11 @@ type survey struct {
 	// unknown: a point that goes, and is there still, does not open, so that needed
 	// lacks what it needs.
 	unknown bool
+}
+
+// point returns where a point is among those that are there, or would be.
+func (s *survey) point(name catalog.PointName) (int, bool) {
+	return slices.BinarySearchFunc(s.points, name, func(p catalog.Summary, n catalog.PointName) int { return cmp.Compare(p.Name, n) })
 }
 
 // look lists the points, twice, and the rest, and decides which points go.
@@ -177,7 +183,14 @@ const readers = 8
 func (r *run) packsOf(ctx context.Context, s *survey, p catalog.Summary) ([]pack.ID, error) {
 	full, err := r.Item.Point(ctx, p.Name)
 	if errors.Is(err, catalog.ErrNoPoint) {
-		return nil, nil
+		if r.DryRun {
+			return nil, nil
+		}
+		back, verr := r.void(ctx, p.Name) // it is not counted, so it must stay away
+		if verr != nil || !back {
+			return nil, verr
+		}
+		full, err = r.Item.Point(ctx, p.Name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("what it needs is not known, so that nothing may go: %w", err)
@@ -242,7 +255,6 @@ type packSet []uint64
 func newPackSet(n int) packSet { return make(packSet, (n+63)/64) }
 
 func (s packSet) add(i int)      { s[i/64] |= 1 << (i % 64) }
-func (s packSet) remove(i int)   { s[i/64] &^= 1 << (i % 64) }
 func (s packSet) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
 
 func (s packSet) len() (n int) {

@@ -3,8 +3,10 @@ package prune
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -33,7 +35,7 @@ func (r *run) tidy(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("list %s: %w", folder, err)
 			}
-			if info.Size > 0 && folder != removed {
+			if info.Size > 0 && folder != removed || folder == removed && r.has(info.Key.Base()) {
 				continue
 			}
 			passed, err := r.passed(ctx, info.Modified, info.Modified, voidKept)
@@ -49,4 +51,9 @@ func (r *run) tidy(ctx context.Context) error {
 		_, err := r.del.object(ctx, key, 0)
 		return err
 	})
+}
+
+// has tells whether a mark of that id was there: what is decided of it stays as long.
+func (r *run) has(id string) bool {
+	return slices.ContainsFunc(r.marks, func(m catalog.Mark) bool { return m.ID == id })
 }

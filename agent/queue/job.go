@@ -30,6 +30,7 @@ type Job struct {
 	mu       sync.Mutex
 	state    control.Job
 	progress func() control.Progress
+	after    context.CancelCauseFunc // ends what goes on when the job is cancelled; nil: nothing does
 	notes    []control.Event
 	seq      uint64
 	changed  chan struct{}
@@ -46,8 +47,31 @@ func (j *Job) ID() int64 { return j.id }
 // Ended is closed when the job has ended.
 func (j *Job) Ended() <-chan struct{} { return j.ended }
 
-// Cancel asks the job to stop.
-func (j *Job) Cancel() { j.cancel(errCancelled) }
+// Cancel asks the job to stop, and what it does After that.
+func (j *Job) Cancel() {
+	j.cancel(errCancelled)
+	j.mu.Lock()
+	after := j.after
+	j.mu.Unlock()
+	if after != nil {
+		after(errCancelled)
+	}
+}
+
+// After returns a context for what a job has to do also when it was cancelled: a Cancel
+// that comes from now on ends it, and no other end of the job does. The job calls done.
+func (j *Job) After(ctx context.Context) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.after = cancel
+	return ctx, func() {
+		cancel(nil)
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.after = nil
+	}
+}
 
 // Update changes the job's state and tells its followers.
 func (j *Job) Update(change func(*control.Job)) {

@@ -38,6 +38,9 @@ type Config struct {
 // DefaultSlots is how many jobs run at once unless said otherwise.
 const DefaultSlots = 2
 
+// Behind is the priority of what is done to vaults: backups go first.
+const Behind = -100
+
 // Remembered is how many jobs that have ended are kept, the last ones.
 const Remembered = 1000
 

@@ -22,7 +22,7 @@ import (
 	"github.com/cofferbackup/coffer/catalog/sqlite"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/kek"
-	"github.com/cofferbackup/coffer/kek/software"
+	"github.com/cofferbackup/coffer/kek/kektest"
 	"github.com/cofferbackup/coffer/restore"
 	targetfiles "github.com/cofferbackup/coffer/restore/target/files"
 	"github.com/cofferbackup/coffer/store"
@@ -45,14 +45,6 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
-	uri := "file://" + filepath.Join(t.TempDir(), "kek.pem")
-	if err := software.Create(t.Context(), uri, software.CreateOptions{Bits: 2048}); err != nil {
-		t.Fatal(err)
-	}
-	key, err := software.Open(t.Context(), "test", uri)
-	if err != nil {
-		t.Fatal(err)
-	}
 	// The folders above the source are part of each point: not the one in which all
 	// tests of this machine make theirs.
 	top, err := os.MkdirTemp("/var/tmp", "coffer-repair-")
@@ -60,7 +52,7 @@ func newEngine(t *testing.T) *engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(top) })
-	e := &engine{T: t, objects: mem.New(mem.Config{}), ring: kek.NewRing(key), index: filepath.Join(t.TempDir(), "index"), dir: filepath.Join(top, "data")}
+	e := &engine{T: t, objects: mem.New(mem.Config{}), ring: kek.NewRing(kektest.NewKey(t)), index: filepath.Join(t.TempDir(), "index"), dir: filepath.Join(top, "data")}
 	v, err := catalog.Create(t.Context(), e.objects, catalog.CreateOptions{Mode: catalog.SoftwareKeys, Ring: e.ring, Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)

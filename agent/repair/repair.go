@@ -186,29 +186,11 @@ func (r *run) mend(ctx context.Context) (err error) {
 	return r.heal(ctx, session.Name)
 }
 
-// indexChunks is how many chunks an index object names, about.
-const indexChunks = 32 << 10
-
 // name writes index objects for the packs that none names: as they say themselves what
 // they hold or, if that is damaged, as this host remembers it.
 func (r *run) name(ctx context.Context) error {
 	reader := r.Item.NewReader(r.Index)
-	var contents []pack.Contents
-	chunks, named := 0, 0
-	put := func() error {
-		if len(contents) == 0 {
-			return nil
-		}
-		// A crash after this leaves an index object that the local index takes in at the
-		// next Sync.
-		name, _, err := r.Item.PutIndex(ctx, contents, r.Options)
-		if err == nil {
-			err = r.Index.Add(ctx, name, contents)
-		}
-		named += len(contents)
-		contents, chunks = nil, 0
-		return err
-	}
+	index, named := r.indexWriter(), 0
 	for _, id := range r.result.Found.Unnamed {
 		if _, going := r.marked[id]; going {
 			continue
@@ -223,23 +205,22 @@ func (r *run) name(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		contents = append(contents, c)
-		for _, f := range c.Frames {
-			chunks += len(f.Chunks)
+		if err := index.Add(ctx, c); err != nil {
+			return err
 		}
-		if chunks >= indexChunks {
-			if err := put(); err != nil {
-				return err
-			}
-		}
+		named++
 	}
-	if err := put(); err != nil {
+	if err := index.Flush(ctx); err != nil {
 		return err
 	}
 	if named > 0 {
 		r.did("%d packs that no index named are in a new one", named)
 	}
 	return nil
+}
+
+func (r *run) indexWriter() catalog.IndexWriter {
+	return catalog.IndexWriter{Item: r.Item, Local: r.Index, Options: r.Options}
 }
 
 // heal writes down which points need the damaged packs no more. catalog.ErrVoided if a

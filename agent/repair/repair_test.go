@@ -28,16 +28,18 @@ type harm struct {
 	do   func(e *engine, key store.Key)
 }
 
+// flip changes a bit of an object, after this percentage of it.
+func flip(share int) func([]byte) []byte {
+	return func(b []byte) []byte {
+		b = bytes.Clone(b)
+		b[len(b)*share/100] ^= 4
+		return b
+	}
+}
+
 func harms() []harm {
 	tamper := func(change func([]byte) []byte) func(*engine, store.Key) {
 		return func(e *engine, key store.Key) { e.check(e.objects.Tamper(key, change)) }
-	}
-	flip := func(share int) func([]byte) []byte {
-		return func(b []byte) []byte {
-			b = bytes.Clone(b)
-			b[len(b)*share/100] ^= 4
-			return b
-		}
 	}
 	return []harm{
 		{"removed", func(e *engine, key store.Key) { e.check(e.objects.Delete(context.Background(), key)) }},
@@ -139,6 +141,18 @@ func (e *engine) listing() map[store.Key]int64 {
 	return all
 }
 
+// keys are those of the item's objects in a folder.
+func (e *engine) keys(folder string) (keys []store.Key) {
+	e.Helper()
+	for info, err := range e.objects.List(e.Context(), "items/") {
+		e.check(err)
+		if strings.Contains(string(info.Key), "/"+folder+"/") {
+			keys = append(keys, info.Key)
+		}
+	}
+	return keys
+}
+
 // TestOlderPointHeals: what the source still has heals an older point as well, for a
 // reader that knows only the vault, and its list of packs is replaced, so that a prune
 // may take the damaged ones and keeps the new.
@@ -147,11 +161,8 @@ func TestOlderPointHeals(t *testing.T) {
 	e.sample()
 	state := e.contents(e.dir)
 	name := e.backup().Name
-	for info, err := range e.objects.List(t.Context(), "items/") {
-		e.check(err)
-		if strings.Contains(string(info.Key), "/packs/") {
-			e.check(e.objects.Delete(t.Context(), info.Key))
-		}
+	for _, key := range e.keys("packs") {
+		e.check(e.objects.Delete(t.Context(), key))
 	}
 	done, err := e.repair()
 	e.check(err)
@@ -198,25 +209,16 @@ func TestRepackRecordIsDamaged(t *testing.T) {
 	e.sample()
 	state := e.contents(e.dir)
 	name := e.backup().Name
+	for _, key := range e.keys("packs") {
+		e.check(e.objects.Delete(t.Context(), key))
+	}
 	var records []store.Key
 	for range 2 {
-		for info, err := range e.objects.List(t.Context(), "items/") {
-			e.check(err)
-			if strings.Contains(string(info.Key), "/packs/") && len(records) == 0 {
-				e.check(e.objects.Delete(t.Context(), info.Key))
-			}
-		}
 		if _, err := e.repair(); err != nil {
 			t.Fatal(err)
 		}
 		before := len(records)
-		records = nil
-		for info, err := range e.objects.List(t.Context(), "items/") {
-			e.check(err)
-			if strings.Contains(string(info.Key), "/repacks/") {
-				records = append(records, info.Key)
-			}
-		}
+		records = e.keys("repacks")
 		if len(records) != before+1 {
 			t.Fatalf("there are %d repack records after there were %d", len(records), before)
 		}
@@ -252,7 +254,8 @@ func TestPrunedMeanwhile(t *testing.T) {
 	}))
 	noSource := errors.New("the source is gone")
 	e.instead = func(it *catalog.Item) error {
-		e.check(it.PutRemoved(ctx, []catalog.PointName{second.Name}, second.Packs))
+		e.check(it.PutRemoved(ctx, []catalog.PointName{second.Name}))
+		e.check(it.PutOutcome(ctx, pack.ID{7}.String(), second.Packs))
 		e.check(e.objects.Delete(ctx, it.PointKey(second.Name)))
 		for _, id := range second.Packs {
 			e.check(e.objects.Delete(ctx, pack.Key(it.ID(), id)))
@@ -283,17 +286,7 @@ func TestSourceIsGone(t *testing.T) {
 	e := newEngine(t)
 	e.sample()
 	name := e.backup().Name
-	for info, err := range e.objects.List(t.Context(), "items/") {
-		e.check(err)
-		if strings.Contains(string(info.Key), "/packs/") {
-			e.check(e.objects.Tamper(info.Key, func(b []byte) []byte {
-				b = bytes.Clone(b)
-				b[len(b)/2] ^= 1
-				return b
-			}))
-			break
-		}
-	}
+	e.check(e.objects.Tamper(e.keys("packs")[0], flip(50)))
 	e.check(os.RemoveAll(e.dir))
 	done, err := e.repair()
 	e.check(err)
@@ -326,48 +319,28 @@ func TestCrash(t *testing.T) {
 	e.sample()
 	state := e.contents(e.dir)
 	name := e.backup().Name
-	for info, err := range e.objects.List(t.Context(), "items/") {
-		e.check(err)
-		if key := string(info.Key); strings.Contains(key, "/packs/") || strings.Contains(key, "/index/") {
-			e.check(e.objects.Tamper(info.Key, func(b []byte) []byte {
-				b = bytes.Clone(b)
-				b[len(b)/2] ^= 1
-				return b
-			}))
+	for _, key := range append(e.keys("packs"), e.keys("index")...) {
+		e.check(e.objects.Tamper(key, flip(50)))
+	}
+	storetest.AtEveryWrite(t, func(t *testing.T, crash *storetest.Crash) (func() error, func()) {
+		after := e.on(t)
+		dead := *after
+		dead.put = crash.Store(after.objects)
+		job := func() error {
+			_, err := dead.repair()
+			return err
 		}
-	}
-	count := storetest.NewCrash(0, storetest.NotApplied)
-	alive := e.on(t)
-	alive.put = count.Store(alive.objects)
-	_, err := alive.repair()
-	e.check(err)
-	points := 0
-	for n := 1; n <= count.Writes(); n++ {
-		for _, how := range []storetest.Outcome{storetest.NotApplied, storetest.Applied} {
-			t.Run(fmt.Sprintf("write %d %v", n, how), func(t *testing.T) {
-				e := e.on(t)
-				crash := storetest.NewCrash(n, how)
-				e.put = crash.Store(e.objects)
-				if _, err := e.repair(); err != nil && !errors.Is(err, storetest.ErrCrashed) {
-					t.Fatalf("the repair died of something else: %v", err)
-				}
-				e.put = nil
-				done, err := e.repair()
-				e.check(err)
-				if len(done.Left.Findings) > 0 {
-					t.Errorf("left: %+v", done.Left.Findings)
-				}
-				got, skipped, err := e.restore(name)
-				e.check(err)
-				if len(skipped) > 0 || !maps.Equal(got, state) {
-					t.Errorf("the point lacks %v", skipped)
-				}
-				points++
-			})
+		return job, func() {
+			done, err := after.repair()
+			after.check(err)
+			if len(done.Left.Findings) > 0 {
+				t.Errorf("left: %+v", done.Left.Findings)
+			}
+			got, skipped, err := after.restore(name)
+			after.check(err)
+			if len(skipped) > 0 || !maps.Equal(got, state) {
+				t.Errorf("the point lacks %v", skipped)
+			}
 		}
-	}
-	t.Logf("%d crash points", points)
-	if points < 10 {
-		t.Errorf("only %d crash points", points)
-	}
+	})
 }

@@ -12,7 +12,7 @@ import (
 // salvage stores again what can still be had from the damaged packs and is in no good
 // one, under the generation that it is of: ids of chunks hang on that.
 func (r *run) salvage(ctx context.Context) error {
-	s := &salvager{run: r, reader: r.Item.NewReader(r.Index), compressor: chunk.NewCompressor(r.Level), saved: make(map[chunk.ID]struct{})}
+	s := &salvager{run: r, reader: r.Item.NewReader(r.Index), compressor: chunk.NewCompressor(r.Level), index: r.indexWriter(), saved: make(map[chunk.ID]struct{})}
 	for _, id := range r.result.Found.Damaged {
 		c, known, err := r.Index.Contents(ctx, id)
 		if err == nil && !known {
@@ -28,17 +28,12 @@ func (r *run) salvage(ctx context.Context) error {
 	if err := s.finish(ctx); err != nil {
 		return fmt.Errorf("save what is left in damaged packs: %w", err)
 	}
-	if len(s.put) == 0 {
-		return nil
-	}
-	name, _, err := r.Item.PutIndex(ctx, s.put, r.Options)
-	if err != nil {
+	if err := s.index.Flush(ctx); err != nil {
 		return err
 	}
-	if err := r.Index.Add(ctx, name, s.put); err != nil {
-		return err
+	if s.packs > 0 {
+		r.did("%d chunks that damaged packs still gave, %d bytes, are in %d new packs", len(s.saved), s.bytes, s.packs)
 	}
-	r.did("%d chunks that damaged packs still gave, %d bytes, are in %d new packs", len(s.saved), s.bytes, len(s.put))
 	return nil
 }
 
@@ -49,7 +44,8 @@ type salvager struct {
 	compressor *chunk.Compressor
 	builder    *pack.Builder // nil between packs
 	generation uint32        // of the builder's pack
-	put        []pack.Contents
+	index      catalog.IndexWriter
+	packs      int // that were put
 	saved      map[chunk.ID]struct{}
 	bytes      int64
 
@@ -164,6 +160,6 @@ func (s *salvager) finish(ctx context.Context) error {
 		return err
 	}
 	s.memory = b.Buffer()
-	s.put = append(s.put, contents)
-	return nil
+	s.packs++
+	return s.index.Add(ctx, contents)
 }

@@ -236,7 +236,7 @@ func TestSyncPoints(t *testing.T) {
 	sync("cut", 1, 1, names[10])
 
 	// A prune from its mark to its end, while this host slept.
-	must(t, it.PutRemoved(t.Context(), names[30:32], nil))
+	must(t, it.PutRemoved(t.Context(), names[30:32]))
 	for _, name := range names[30:32] {
 		must(t, st.Delete(t.Context(), it.PointKey(name)))
 		must(t, st.Put(t.Context(), it.PointKey(name), store.Body{}, store.PutOptions{}))

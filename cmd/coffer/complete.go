@@ -79,12 +79,20 @@ func pointNames(ctx context.Context, c *control.Client, typed string) (all []str
 	if !behind {
 		return itemNames(ctx, c, typed)
 	}
-	points, _ := c.Points(ctx, item) //nolint:errcheck // then there is nothing to complete
-	for _, p := range points {
-		all = append(all, item+"@"+p.ID)
+	all = []string{item + "@latest"}
+	for p, err := range c.Points(ctx, control.PointsRequest{Item: item}) {
+		if err != nil || len(all) > mostPoints {
+			break
+		}
+		if name := item + "@" + p.ID; strings.HasPrefix(name, typed) {
+			all = append(all, name)
+		}
 	}
-	return append(all, item+"@latest")
+	return all
 }
+
+// mostPoints is how many points a shell is told: nobody reads more.
+const mostPoints = 1000
 
 // policyNames are the policies.
 func policyNames(ctx context.Context, c *control.Client, _ string) (all []string) {

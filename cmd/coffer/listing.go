@@ -1,7 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
+	"io"
+	"iter"
 
 	"github.com/spf13/cobra"
 
@@ -35,4 +40,36 @@ func showing[T any](a *app, get func(*control.Client, context.Context, string) (
 		}
 		return a.print(v, func(p *page) { text(p, v) })
 	}
+}
+
+// array writes a sequence as it comes, as writeJSON writes a list. After an error the
+// list has no end: nobody takes it for all there is.
+func array[T any](w io.Writer, seq iter.Seq2[T, error]) error {
+	out := bufio.NewWriterSize(w, 64<<10)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("  ", "  ")
+	before := "[\n  "
+	for v, err := range seq {
+		text.Reset()
+		if err == nil {
+			err = enc.Encode(v)
+		}
+		if err != nil {
+			out.Flush() //nolint:errcheck // there is an error already
+			return err
+		}
+		out.WriteString(before) //nolint:errcheck // the next one says it
+		if _, err := out.Write(bytes.TrimSuffix(text.Bytes(), []byte("\n"))); err != nil {
+			return unwritten(err)
+		}
+		before = ",\n  "
+	}
+	end := "\n]\n"
+	if before[0] == '[' {
+		end = "[]\n"
+	}
+	out.WriteString(end) //nolint:errcheck // Flush says it
+	return unwritten(out.Flush())
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"iter"
 	"strings"
 	"time"
 
@@ -17,43 +19,75 @@ func (a *app) pointCmd() *cobra.Command {
 }
 
 func (a *app) pointListCmd() *cobra.Command {
-	return &cobra.Command{
+	var req control.PointsRequest
+	cmd := &cobra.Command{
 		Use:     "list [ITEM]",
 		Short:   "List the points of an item, or of all",
-		Example: "  coffer point list\n  coffer point list etc",
+		Long:    "List the points of an item, the oldest first, or those of all items, item by item.",
+		Example: "  coffer point list\n  coffer point list etc --last 5",
 		Args:    takes(0, 1, "one item"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			item := strings.Join(args, "")
-			points, err := a.Points(cmd.Context(), item)
-			if err != nil {
-				return err
+			if req.Last < 0 || req.Last > control.MaxLast {
+				return &usageError{fmt.Sprintf("--last takes 1 to %d, and is %d", control.MaxLast, req.Last), "leave it out to see all"}
 			}
-			return a.print(points, func(p *page) { p.points(item, points) })
+			req.Item = strings.Join(args, "")
+			points := a.Points(cmd.Context(), req)
+			if a.json {
+				return array(a.out, points)
+			}
+			return a.points(req.Item, points)
 		},
 	}
+	cmd.Flags().IntVar(&req.Last, "last", 0, "only the newest `N` of each item")
+	return cmd
 }
 
-func (p *page) points(item string, points []control.Point) {
-	if len(points) == 0 && item != "" {
+// pointRows is how many points are gathered before they are shown.
+const pointRows = 1000
+
+// points shows points as they come.
+func (a *app) points(item string, points iter.Seq2[control.Point, error]) error {
+	t := newTable([]string{"ITEM", "POINT", "TIME", ">FILES", ">SOURCE", ">NEW", ">STORED", ">SKIPPED", "TAGS", "STATE"})
+	var rows [][]string
+	p := &page{now: a.now()}
+	show := func() error {
+		if len(rows) > 0 {
+			t.add(p, rows)
+		}
+		_, err := io.WriteString(a.out, p.String())
+		rows = rows[:0]
+		p.Reset()
+		return unwritten(err)
+	}
+	for pt, err := range points {
+		if err != nil {
+			show() //nolint:errcheck // there is an error already
+			return err
+		}
+		if rows = append(rows, p.pointRow(pt)); len(rows) == pointRows {
+			if err := show(); err != nil {
+				return err
+			}
+		}
+	}
+	switch none := len(rows) == 0 && !t.begun; {
+	case none && item != "":
 		p.line("%s has no points. Make one: coffer backup %s", safe(item), safe(item))
-		return
-	}
-	if len(points) == 0 {
+	case none:
 		p.line("There are no points.")
-		return
 	}
-	rows := make([][]string, len(points))
-	for i, pt := range points {
-		skipped := ""
-		if pt.Stats.Skipped > 0 {
-			skipped = count(pt.Stats.Skipped)
-		}
-		rows[i] = []string{
-			pt.Item, pt.ID, when(pt.Time, p.now), count(pt.Stats.Files), size(pt.Stats.SourceBytes),
-			size(pt.Stats.NewBytes), size(pt.Stats.StoredBytes), skipped, strings.Join(pt.Tags, ","), p.pointState(pt),
-		}
+	return show()
+}
+
+func (p *page) pointRow(pt control.Point) []string {
+	skipped := ""
+	if pt.Stats.Skipped > 0 {
+		skipped = count(pt.Stats.Skipped)
 	}
-	p.table([]string{"ITEM", "POINT", "TIME", ">FILES", ">SOURCE", ">NEW", ">STORED", ">SKIPPED", "TAGS", "STATE"}, rows)
+	return []string{
+		pt.Item, pt.ID, when(pt.Time, p.now), count(pt.Stats.Files), size(pt.Stats.SourceBytes),
+		size(pt.Stats.NewBytes), size(pt.Stats.StoredBytes), skipped, strings.Join(pt.Tags, ","), p.pointState(pt),
+	}
 }
 
 // pointState says what is to be known of a point besides what it holds.

@@ -9,13 +9,16 @@ import (
 func (a *app) pointForgetCmd() *cobra.Command {
 	var req control.PointForget
 	cmd := &cobra.Command{
-		Use:   "forget ITEM@POINT...",
+		Use:   "forget ITEM@ID...",
 		Short: "Ask for points to go before their policy lets them",
 		Long: `Ask for points of one item to go, whatever its policy says. They stay for the grace
 time of their vault and are removed by the first prune after it; until then a hold
 keeps them. A point that is held is refused, and so is the last point of an item
-without --allow-empty.`,
-		Example: "  coffer point forget etc@2026-09-02T02:00:00Z-a1b2\n  coffer point forget etc@2026-08 etc@2026-07",
+without --allow-empty.
+
+Each point is named by its whole id, as coffer point list shows it. A date, latest or
+the beginning of an id is refused: the answer names the point that it picks.`,
+		Example: "  coffer point forget etc@2026-09-02T02:00:00Z-a1b2",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return &usageError{"point forget needs at least one point", "see coffer point forget --help"}

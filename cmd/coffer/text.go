@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -196,108 +195,4 @@ func (p *page) fault(e *control.Error) {
 		p.fact("needs", need)
 	}
 	p.fact("next", e.Next)
-}
-
-// table adds rows in columns. Columns whose heads begin with ">" are set to the
-// right; columns that are empty in every row are left out.
-func (p *page) table(head []string, rows [][]string) {
-	right := make([]bool, len(head))
-	width := make([]int, len(head))
-	used := make([]bool, len(head))
-	title := make([]string, len(head))
-	for i, h := range head {
-		title[i], right[i] = strings.CutPrefix(h, ">")
-		width[i] = utf8.RuneCountInString(title[i])
-	}
-	for _, row := range rows {
-		for i := range row {
-			row[i] = safe(row[i])
-			width[i] = max(width[i], utf8.RuneCountInString(row[i]))
-			used[i] = used[i] || row[i] != ""
-		}
-	}
-	for _, row := range append([][]string{title}, rows...) {
-		var b strings.Builder
-		for i, cell := range row {
-			if !used[i] {
-				continue
-			}
-			if b.Len() > 0 {
-				b.WriteString("  ")
-			}
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
-			if right[i] {
-				b.WriteString(pad + cell)
-			} else {
-				b.WriteString(cell + pad)
-			}
-		}
-		p.line("%s", strings.TrimRight(b.String(), " "))
-	}
-}
-
-// leastCell is the width that a cell keeps when a table is made to fit.
-const leastCell = 12
-
-// fitted adds a table that fits into the page: if it is too wide, columns are left out
-// as spare names them, and then the widest cells are cut.
-func (p *page) fitted(head []string, rows [][]string, spare ...string) {
-	for p.width > 0 && tableWidth(head, rows) > p.width && len(spare) > 0 {
-		if i := slices.Index(head, spare[0]); i >= 0 {
-			head = slices.Delete(slices.Clone(head), i, i+1)
-			for r := range rows {
-				rows[r] = slices.Delete(slices.Clone(rows[r]), i, i+1)
-			}
-		}
-		spare = spare[1:]
-	}
-	for p.width > 0 {
-		over := tableWidth(head, rows) - p.width
-		column, most := widest(rows)
-		if over <= 0 || most <= leastCell {
-			break
-		}
-		for _, row := range rows {
-			row[column] = cut(row[column], max(leastCell, most-over))
-		}
-	}
-	p.table(head, rows)
-}
-
-// cut shortens text in its middle.
-func cut(s string, width int) string {
-	r := []rune(safe(s))
-	if len(r) <= width {
-		return s
-	}
-	left := width / 2
-	return string(r[:left]) + "…" + string(r[len(r)-(width-left-1):])
-}
-
-// widest returns the column that has the widest cell, and its width.
-func widest(rows [][]string) (column, width int) {
-	for _, row := range rows {
-		for i, cell := range row {
-			if n := utf8.RuneCountInString(safe(cell)); n > width {
-				column, width = i, n
-			}
-		}
-	}
-	return column, width
-}
-
-// tableWidth is how wide a table is, as table writes it.
-func tableWidth(head []string, rows [][]string) int {
-	total := -2
-	for i, h := range head {
-		width, used := utf8.RuneCountInString(strings.TrimPrefix(h, ">")), false
-		for _, row := range rows {
-			width = max(width, utf8.RuneCountInString(safe(row[i])))
-			used = used || row[i] != ""
-		}
-		if used {
-			total += width + 2
-		}
-	}
-	return total
 }

@@ -82,6 +82,16 @@ func inFile(name string) string {
 	return fmt.Sprintf("  %s: {uri: \"file://$DIR/%s.pem\"}\n", name, name)
 }
 
+// begin gives the host something to back up, and has its agent make a key, by flags, and
+// the vault under it. It returns the vault's id.
+func (h *host) begin(key string, flags ...string) string {
+	h.Helper()
+	furnish(h, h.path("docs"))
+	h.start()
+	h.coffer(append([]string{"key", "create", key}, flags...)...).done()
+	return h.vaultCreate()
+}
+
 // vaultCreate makes the vault of the configuration, and returns its id.
 func (h *host) vaultCreate() string {
 	h.Helper()

@@ -33,7 +33,8 @@ type host struct {
 	dir    string
 	env    []string // besides the test's own
 	as     *syscall.Credential
-	under  []string // a program, and its arguments, that the agent is started with
+	under  []string       // a program, and its arguments, that the agent is started with
+	clock  *testkit.Clock // nil: the machine's
 	daemon *daemon
 }
 
@@ -133,6 +134,11 @@ func (h *host) launch(config string) *daemon {
 		d.cmd.Path, d.cmd.Args = program, slices.Concat(h.under, []string{d.cmd.Path}, d.cmd.Args[1:])
 	}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if h.clock != nil {
+		d.cmd.Path, err = os.Executable()
+		must(h, err)
+		d.cmd.Env = append(d.cmd.Env, aheadOf+"="+h.clock.Ahead().String())
+	}
 	if h.as != nil {
 		d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: h.as}
 	}

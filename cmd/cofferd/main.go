@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,9 +23,12 @@ var errSkipped = errors.New("some entries were skipped")
 // usageError is a fault of the command line.
 type usageError struct{ error }
 
-func main() {
+func main() { os.Exit(execute(time.Now)) }
+
+// execute does what the command line says, and returns the exit code.
+func execute(clock func() time.Time) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := command().ExecuteContext(ctx)
+	err := command(clock).ExecuteContext(ctx)
 	stop()
 	if err != nil && !isAnswer(err) {
 		fmt.Fprintln(os.Stderr, "cofferd:", err)
@@ -32,7 +36,7 @@ func main() {
 			fmt.Fprintln(os.Stderr, "  next  ", e.Next)
 		}
 	}
-	os.Exit(exitCode(err))
+	return exitCode(err)
 }
 
 // isAnswer tells whether an error is there for its exit code alone: what there is to
@@ -56,7 +60,7 @@ func exitCode(err error) int {
 	return control.ExitCode(err)
 }
 
-func command() *cobra.Command {
+func command(clock func() time.Time) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "cofferd",
 		Short:         "The Coffer backup service",
@@ -73,7 +77,7 @@ func command() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(), rescueCommand(), scrubCommand(), checkCommand())
+	root.AddCommand(runCommand(clock), rescueCommand(), scrubCommand(), checkCommand())
 	root.AddCommand(serviceCommands()...)
 	return root
 }

@@ -8,15 +8,25 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
+
+	cofferd "github.com/cofferbackup/coffer/cmd/cofferd"
 )
 
 // bin is the folder of the programs under test. It is written before the tests
 // begin and never after.
 var bin string
 
+// aheadOf is the name of a variable that has this program be cofferd, and says by how
+// much its clock is ahead.
+const aheadOf = "COFFER_TEST_AHEAD"
+
 // TestMain builds both programs as make build does. Tests run them as operators do,
 // with folders, sockets and stores of their own.
 func TestMain(m *testing.M) {
+	if ahead, err := time.ParseDuration(os.Getenv(aheadOf)); err == nil {
+		os.Exit(cofferd.Execute(func() time.Time { return time.Now().Add(ahead) }))
+	}
 	os.Exit(func() int {
 		dir, err := build()
 		if err != nil {

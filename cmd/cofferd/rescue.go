@@ -17,6 +17,8 @@ import (
 
 	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/config"
+	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/kek"
@@ -109,16 +111,16 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 	defer closeParts()
 	st, err := parts.Store(ctx, config.Vault{Store: o.store})
 	if err != nil {
-		return agent.Fault(err)
+		return fault.Of(err)
 	}
 	ring, err := o.ring(ctx, parts, log)
 	if err != nil {
-		return agent.Fault(err)
+		return fault.Of(err)
 	}
 	defer ring.Close()
 	v, err := catalog.Open(ctx, st, catalog.OpenOptions{ID: id, Ring: ring})
 	if err != nil {
-		return agent.Fault(err)
+		return fault.Of(err)
 	}
 	defer v.Close()
 	dir, err := os.MkdirTemp("", "coffer-rescue-")
@@ -126,7 +128,7 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 		return err
 	}
 	defer os.RemoveAll(dir)
-	return agent.Fault(do(ctx, &rescue{vault: v, parts: parts, dir: dir, log: log}))
+	return fault.Of(do(ctx, &rescue{vault: v, parts: parts, dir: dir, log: log}))
 }
 
 // credentialKind completes the credential by what was given of it.
@@ -209,7 +211,7 @@ func (r *rescue) restore(ctx context.Context, w io.Writer, what, to string, o re
 	}
 	defer it.Close()
 	var p *catalog.Point
-	notes, err := agent.PickReadable(ctx, it, selector, time.Now(), func(name catalog.PointName) (err error) {
+	notes, err := point.PickReadable(ctx, it, selector, time.Now(), func(name catalog.PointName) (err error) {
 		p, err = it.Point(ctx, name)
 		return err
 	})

@@ -32,10 +32,7 @@ func TestMoves(t *testing.T) {
 	kek, main, cloud := inFile("kek"), onToken("main", tok), c.entry("cloud", c.KeyURI(inVault, "backup", ""))
 	h := newHost(t, keeping("keys: [kek]", kek))
 	h.env = tok.Env
-	furnish(t, h.path("docs"))
-	h.start()
-	h.coffer("key", "create", "kek").done()
-	h.vaultCreate()
+	h.begin("kek")
 	first := h.backup("docs").ID
 	h.backup("more")
 	h.coffer("vault", "mode", "local").says(control.ExitDone, "is software")
@@ -122,10 +119,7 @@ func TestNewVersions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, keeping("keys: [main]", tt.entry))
 			h.env = tok.Env
-			furnish(t, h.path("docs"))
-			h.start()
-			h.coffer("key", "create", "main").done()
-			h.vaultCreate()
+			h.begin("main")
 			first := h.backup("docs").ID
 			old := h.inUse()
 			if u := h.usage("main"); u.Retirable || u.Secrets != 2 || len(u.Lost) != 2 {
@@ -215,10 +209,7 @@ func TestThousandItems(t *testing.T) {
 	kek, main, cloud := inFile("kek"), onToken("main", tok), c.entry("cloud", c.KeyURI(inVault, "backup", ""))
 	h := newHost(t, keeping("keys: [kek]", kek))
 	h.env = tok.Env
-	furnish(t, h.path("docs"))
-	h.start()
-	h.coffer("key", "create", "kek", "--bits", "2048").done()
-	h.vaultCreate()
+	h.begin("kek", "--bits", "2048")
 	h.backup("docs")
 	h.stop()
 	h.manyItems(items, "kek.pem")
@@ -270,10 +261,7 @@ func TestKilledRotation(t *testing.T) {
 	kek, main, cloud := inFile("kek"), onToken("main", tok), c.entry("cloud", c.KeyURI(inVault, "backup", ""))
 	h := newHost(t, keeping("keys: [kek]", kek))
 	h.env = tok.Env
-	furnish(t, h.path("docs"))
-	h.start()
-	h.coffer("key", "create", "kek").done()
-	h.vaultCreate()
+	h.begin("kek")
 	first := h.backup("docs").ID
 	h.stop()
 	h.manyItems(items, "kek.pem")

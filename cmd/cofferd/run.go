@@ -25,7 +25,7 @@ const (
 	memoryLimit = 128 << 20 // soft
 )
 
-func runCommand() *cobra.Command {
+func runCommand(clock func() time.Time) *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
@@ -35,7 +35,7 @@ safe point; a backup that was stopped goes on where it was when it is run again.
 SIGHUP has the configuration read anew, as coffer config reload does.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return underManager(cmd.Context(), func(ctx context.Context) error { return run(ctx, path) })
+			return underManager(cmd.Context(), func(ctx context.Context) error { return run(ctx, path, clock) })
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", defaultConfig(), "configuration `file`")
@@ -43,7 +43,7 @@ SIGHUP has the configuration read anew, as coffer config reload does.`,
 }
 
 // run is the service.
-func run(ctx context.Context, path string) error {
+func run(ctx context.Context, path string, clock func() time.Time) error {
 	settings, err := config.Load(path)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func run(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	parts, closeParts := newParts(log, time.Now)
+	parts, closeParts := newParts(log, clock)
 	defer closeParts()
 	sinks, err := auditSinks(settings.Audit)
 	if err != nil {
@@ -76,16 +76,22 @@ func run(ctx context.Context, path string) error {
 	defer ignore()
 	return agent.Run(ctx, agent.Config{
 		Settings: settings, Load: func() (*config.Config, error) { return config.Load(path) }, Reload: hup, Supervisor: watched,
-		Parts: parts, Clock: time.Now, After: time.After, Sinks: sinks, Log: log, Program: versionInfo(path),
+		Access: func(cfg config.Agent) (control.Access, error) { return control.LocalAccess(listenOptions(cfg)) },
+		Parts:  parts, Clock: clock, After: time.After, Sinks: sinks, Log: log, Program: versionInfo(path),
 	}, listener, access)
+}
+
+// listenOptions is who is let in, by a configuration.
+func listenOptions(cfg config.Agent) control.ListenOptions {
+	return control.ListenOptions{Group: cfg.SocketGroup, Roles: map[control.Role][]string{
+		control.RoleViewer: cfg.Roles.Viewer, control.RoleOperator: cfg.Roles.Operator,
+		control.RoleRestorer: cfg.Roles.Restorer, control.RoleKeyAdmin: cfg.Roles.KeyAdmin,
+	}}
 }
 
 // listen opens the control socket, or takes it from systemd.
 func listen(ctx context.Context, cfg config.Agent, log *slog.Logger) (access control.Access, l net.Listener, err error) {
-	opts := control.ListenOptions{Group: cfg.SocketGroup, Roles: map[control.Role][]string{
-		control.RoleViewer: cfg.Roles.Viewer, control.RoleOperator: cfg.Roles.Operator,
-		control.RoleRestorer: cfg.Roles.Restorer, control.RoleKeyAdmin: cfg.Roles.KeyAdmin,
-	}}
+	opts := listenOptions(cfg)
 	if access, err = control.LocalAccess(opts); err != nil {
 		return access, nil, err
 	}

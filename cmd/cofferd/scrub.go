@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,8 +17,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/catalog/scrub"
 	"github.com/cofferbackup/coffer/store"
 )
@@ -39,8 +40,9 @@ key, no vault id and no configuration is needed, and nothing is changed: it can 
 machine that has the disks, or with credentials that may only list and read.
 
 It finds what was damaged, cut off, misplaced or put there by somebody else, and key
-records that are gone. It does not find a forgery, nor a pack or point that is gone as a
-whole: that takes the keys, coffer verify.
+records that are gone. With credentials that may list versions it finds what somebody
+deleted and a delete marker hides. It does not find a forgery, nor a pack or point that is
+gone as a whole: that takes the keys, coffer verify.
 
 The exit code is 0 if there is no fault, 1 if there are some or it did not come to an end.`,
 		Example: `  cofferd scrub --store file:///srv/backup
@@ -73,7 +75,7 @@ func runScrub(ctx context.Context, o scrubOptions, out io.Writer) error {
 		err = &control.Error{Code: control.CodeStore, Message: err.Error(), Next: "correct --store, or mount what it names"}
 	}
 	if err != nil {
-		return agent.Fault(err)
+		return fault.Of(err)
 	}
 	defer st.Close()
 	began := time.Now()
@@ -81,8 +83,12 @@ func runScrub(ctx context.Context, o scrubOptions, out io.Writer) error {
 	stop := drawScrub(ctx, progress)
 	report, err := scrub.Run(ctx, scrub.Config{Objects: st, Workers: o.workers, Progress: progress})
 	stop()
+	hidden := false
+	if err == nil {
+		hidden, err = addConcealed(ctx, st, report, log)
+	}
 	if err != nil {
-		return agent.Fault(err)
+		return fault.Of(err)
 	}
 	if o.json {
 		err = printScrubJSON(out, o.store, report)
@@ -91,12 +97,38 @@ func runScrub(ctx context.Context, o scrubOptions, out io.Writer) error {
 	}
 	if err == nil && report.Faulty > 0 {
 		next := "see which points they reach: coffer verify; it says what can still be restored, and from what"
-		if len(report.Kinds) == 0 {
+		switch {
+		case hidden:
+			next = fault.HiddenNext
+		case len(report.Kinds) == 0:
 			next = "correct --store: nothing of a vault is there; the recovery sheet says where the vault is"
 		}
 		err = &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("%s in %s", number(report.Faulty, "fault"), o.store), Next: next}
 	}
 	return err
+}
+
+// addConcealed adds to what a scrub found what somebody deleted and a delete marker
+// hides, if the store keeps versions and the credentials may list them.
+func addConcealed(ctx context.Context, st store.Concealer, report *scrub.Report, log *slog.Logger) (found bool, err error) {
+	for info, err := range st.Concealed(ctx, "") {
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			return found, nil
+		case errors.Is(err, store.ErrDenied):
+			log.Warn("versions not listed, so it is not known what delete markers hide", "err", err)
+			return found, nil
+		case err != nil:
+			return found, err
+		}
+		found = true
+		if report.Faulty++; len(report.Faults) < scrub.MaxNamed {
+			report.Faults = append(report.Faults, scrub.Fault{Key: info.Key,
+				Says: fmt.Sprintf("a delete marker hides it, and the %s behind it, of %s, are there still", binarySize(info.Size), info.Modified.UTC().Format(time.RFC3339))})
+		}
+	}
+	slices.SortStableFunc(report.Faults, func(a, b scrub.Fault) int { return cmp.Compare(a.Key, b.Key) })
+	return found, nil
 }
 
 // drawScrub shows on a terminal how far the scrub is, until what it returns is called.

@@ -16,6 +16,7 @@ import (
 	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/backup/source"
 	sourcefiles "github.com/cofferbackup/coffer/backup/source/files"
 	"github.com/cofferbackup/coffer/backup/source/stream"
@@ -189,6 +190,6 @@ func (w *wiring) target(path string) (target.Target, error) {
 	return targetfiles.New(targetfiles.Config{Path: filepath.Clean(path)})
 }
 
-func (w *wiring) index(ctx context.Context, path string) (agent.Index, error) {
+func (w *wiring) index(ctx context.Context, path string) (vault.Index, error) {
 	return sqlite.Open(ctx, sqlite.Config{Path: path, Logger: w.log})
 }

@@ -27,6 +27,7 @@ import (
 type MinIOOptions struct {
 	TLS    bool   // serve HTTPS under a CA made for this server
 	Domain string // also answer to BUCKET.Domain, for virtual-host style; "s3.localhost" is in the certificate
+	Clock  *Clock // the time by which retention ends and objects were put; without TLS
 }
 
 // MinIO is a running server on loopback, of its own and with an empty folder.
@@ -61,9 +62,15 @@ func StartMinIO(t testing.TB, opts MinIOOptions) *MinIO {
 		args := []string{"server", "--quiet", "--address", m.Endpoint, "--certs-dir", certs, filepath.Join(dir, "data")}
 		env := []string{"HOME=" + dir, "MINIO_ROOT_USER=" + m.AccessKey, "MINIO_ROOT_PASSWORD=" + m.SecretKey,
 			"MINIO_BROWSER=off", "MINIO_UPDATE=off", "MINIO_DOMAIN=" + m.Domain}
+		if opts.Clock != nil {
+			env = append(env, "MINIO_NTP_SERVER="+opts.Clock.serveNTP(t))
+		}
 		p := startProcess(t, exec.Command(tool, args...), env)
 		err := m.waitReady(t.Context(), p)
 		if err == nil {
+			if opts.Clock != nil {
+				m.Endpoint = opts.Clock.serveS3(t, m.Endpoint)
+			}
 			return m
 		}
 		t.Logf("minio at %s: %v\n%s", m.Endpoint, err, p.output())

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,8 +36,9 @@ type Systemd struct {
 	leader int    // its PID 1 as this machine sees it
 }
 
-// StartSystemd boots a machine, and ends it when the test ends.
-func StartSystemd(t testing.TB) *Systemd {
+// StartSystemd boots a machine that has some more packages of Debian's, and ends it
+// when the test ends.
+func StartSystemd(t testing.TB, packages ...string) *Systemd {
 	t.Helper()
 	Part(t, "systemd")
 	if os.Geteuid() != 0 {
@@ -49,7 +51,7 @@ func StartSystemd(t testing.TB) *Systemd {
 	}
 	dir := t.TempDir()
 	s := &Systemd{t: t, root: filepath.Join(dir, "root")}
-	s.mount(dir, image(t))
+	s.mount(dir, image(t, packages))
 	group := "coffer-test-" + strconv.Itoa(os.Getpid())
 	leave := enterGroup(t, group)
 	t.Cleanup(leave)
@@ -191,14 +193,15 @@ func removeGroup(dir string) {
 	_ = os.Remove(dir)
 }
 
-// image returns the folder with the Debian, which is made once, in a minute.
-func image(t testing.TB) string {
+// image returns the folder with the Debian and some more packages, which is made once,
+// in a minute.
+func image(t testing.TB, packages []string) string {
 	t.Helper()
 	dir := filepath.Join(cache(t), "images")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, imageName)
+	path := filepath.Join(dir, strings.Join(slices.Concat([]string{imageName}, packages), "+"))
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
@@ -212,7 +215,7 @@ func image(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Logf("making a Debian with systemd in %s, once", path)
-	cmd := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus", "bookworm", half)
+	cmd := exec.CommandContext(t.Context(), "debootstrap", "--variant=minbase", "--include="+strings.Join(slices.Concat([]string{"systemd", "systemd-sysv", "dbus"}, packages), ","), "bookworm", half)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		Missing(t, "a Debian image", fmt.Sprintf("debootstrap: %v\n%s", err, out[max(0, len(out)-2000):]))
 	}

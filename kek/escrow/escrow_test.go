@@ -9,12 +9,10 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/big"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -22,6 +20,7 @@ import (
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/kek/escrow"
+	"github.com/cofferbackup/coffer/kek/kektest"
 	"github.com/cofferbackup/coffer/kek/software"
 )
 
@@ -57,7 +56,7 @@ func TestRescue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			private, public := safe(t, test.opts)
 			path := t.TempDir() + "/escrow key.pem"
-			write(t, path, public, 0o644)
+			kektest.WriteFile(t, path, public, 0o644)
 			var wrapper kek.Wrapper = open(t, path)
 			ref := wrapper.Ref()
 			if ref.Name != "safe" || ref.Provider != kek.Escrow || ref.URI != "escrow:escrow%20key.pem" || ref.Bits != 2048 || ref.Algorithm != test.want {
@@ -97,7 +96,7 @@ func TestOpenSSL(t *testing.T) {
 		testkit.Missing(t, "openssl", "apt-get install openssl")
 	}
 	dir := t.TempDir()
-	write(t, dir+"/pass", "a long passphrase of a test", 0o600)
+	kektest.WriteFile(t, dir+"/pass", "a long passphrase of a test", 0o600)
 	for _, args := range [][]string{
 		{"genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-aes-256-cbc", "-pass", "file:" + dir + "/pass", "-out", dir + "/private.pem"},
 		{"pkey", "-in", dir + "/private.pem", "-passin", "file:" + dir + "/pass", "-pubout", "-out", dir + "/escrow.pem"},
@@ -122,7 +121,7 @@ func TestOpenSSL(t *testing.T) {
 // TestForms reads one key in every form that it may have.
 func TestForms(t *testing.T) {
 	private, public := safe(t, software.CreateOptions{Bits: 2048})
-	priv := parse(t, private)
+	priv := kektest.PrivateKey(t, private)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "escrow"}}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &priv.PublicKey, priv)
 	if err != nil {
@@ -134,11 +133,11 @@ func TestForms(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"PUBLIC KEY":     public,
-		"RSA PUBLIC KEY": encode("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(&priv.PublicKey)),
-		"CERTIFICATE":    "some text before it\n" + encode("CERTIFICATE", cert), // its dates are long past
+		"RSA PUBLIC KEY": kektest.PEM("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(&priv.PublicKey)),
+		"CERTIFICATE":    "some text before it\n" + kektest.PEM("CERTIFICATE", cert), // its dates are long past
 	} {
 		path := t.TempDir() + "/escrow.pem"
-		write(t, path, text, 0o644)
+		kektest.WriteFile(t, path, text, 0o644)
 		if got := open(t, path).Ref().Fingerprint; got != want {
 			t.Errorf("%s: fingerprint is %v, want %v", name, got, want)
 		}
@@ -167,29 +166,29 @@ func TestRefuses(t *testing.T) {
 		says  string
 		stage string // verdicts of Check
 	}{
-		{read(t, private), 0o600, kek.ErrUnsuitable, "HOLDS A PRIVATE KEY", "ppfss"},
-		{public + read(t, private), 0o644, kek.ErrUnsuitable, "belongs in a safe", "ppfss"},
+		{kektest.ReadFile(t, private), 0o600, kek.ErrUnsuitable, "HOLDS A PRIVATE KEY", "ppfss"},
+		{public + kektest.ReadFile(t, private), 0o644, kek.ErrUnsuitable, "belongs in a safe", "ppfss"},
 		{"-----BEGIN OPENSSH PRIVATE KEY-----\nx", 0o644, kek.ErrUnsuitable, "HOLDS A PRIVATE KEY", "ppfss"},
-		{encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(parse(t, private))), 0o644, kek.ErrUnsuitable, "-pubout", "ppfss"},
+		{kektest.PEM("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(kektest.PrivateKey(t, private))), 0o644, kek.ErrUnsuitable, "-pubout", "ppfss"},
 		{public, 0o664, kek.ErrUnsuitable, "chmod 644", "ppfss"},
 		{public, 0o646, kek.ErrUnsuitable, "their own key", "ppfss"},
 		{public + other, 0o644, kek.ErrUnsuitable, "more than one key", "pppfs"},
 		{mlkemBlock, 0o644, kek.ErrUnsuitable, "after the RSA key", "pppfs"},
 		{hybrid + mlkemBlock, 0o644, kek.ErrUnsuitable, "comes once", "pppfs"},
-		{public + encode("PUBLIC KEY", []byte("broken")), 0o644, kek.ErrUnsuitable, "PUBLIC KEY", "pppfs"},
-		{encode("PUBLIC KEY", spki(t, &ec.PublicKey)), 0o644, kek.ErrUnsuitable, "not RSA", "pppfs"},
-		{encode("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(&small.PublicKey)), 0o644, kek.ErrUnsuitable, "1024-bit", "pppfs"},
-		{encode("CERTIFICATE REQUEST", []byte("x")), 0o644, kek.ErrUnsuitable, "CERTIFICATE REQUEST", "pppfs"},
+		{public + kektest.PEM("PUBLIC KEY", []byte("broken")), 0o644, kek.ErrUnsuitable, "PUBLIC KEY", "pppfs"},
+		{kektest.PEM("PUBLIC KEY", spki(t, &ec.PublicKey)), 0o644, kek.ErrUnsuitable, "not RSA", "pppfs"},
+		{kektest.PEM("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(&small.PublicKey)), 0o644, kek.ErrUnsuitable, "1024-bit", "pppfs"},
+		{kektest.PEM("CERTIFICATE REQUEST", []byte("x")), 0o644, kek.ErrUnsuitable, "CERTIFICATE REQUEST", "pppfs"},
 		{"no PEM", 0o644, kek.ErrUnsuitable, "no PEM block", "pppfs"},
 		{strings.Repeat("x", 1<<20), 0o644, kek.ErrUnsuitable, "larger than", "pppfs"},
 	} {
 		path := fmt.Sprintf("%s/%d.pem", dir, i)
-		write(t, path, test.text, test.mode)
+		kektest.WriteFile(t, path, test.text, test.mode)
 		_, err := escrow.Open(t.Context(), "safe", path)
 		if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%d: Open = %v; want %v and %q", i, err, test.want, test.says)
 		}
-		if got := verdicts(t, escrow.Check(t.Context(), path)); got != test.stage {
+		if got := kektest.Verdicts(t, escrow.Check(t.Context(), path)); got != test.stage {
 			t.Errorf("%d: Check = %s, want %s", i, got, test.stage)
 		}
 	}
@@ -203,15 +202,15 @@ func TestRefuses(t *testing.T) {
 func TestCheck(t *testing.T) {
 	_, public := safe(t, software.CreateOptions{Bits: 2048, Hybrid: true})
 	path := t.TempDir() + "/escrow.pem"
-	write(t, path, public, 0o644)
+	kektest.WriteFile(t, path, public, 0o644)
 	steps := escrow.Check(t.Context(), path)
-	if got := verdicts(t, steps); got != "ppppw" {
+	if got := kektest.Verdicts(t, steps); got != "ppppw" {
 		t.Errorf("Check = %s: %+v", got, steps)
 	}
 	if fingerprint := open(t, path).Ref().Fingerprint.String(); !strings.Contains(steps[3].Says, fingerprint) {
 		t.Errorf("the key step does not name the fingerprint, to compare with the safe: %s", steps[3].Says)
 	}
-	if got := verdicts(t, escrow.Check(t.Context(), path+".none")); got != "fssss" {
+	if got := kektest.Verdicts(t, escrow.Check(t.Context(), path+".none")); got != "fssss" {
 		t.Errorf("Check without the file = %s", got)
 	}
 }
@@ -223,10 +222,10 @@ func FuzzOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"))
-	f.Add([]byte(encode("PUBLIC KEY", kek.MarshalMLKEM768(key.EncapsulationKey()))))
+	f.Add([]byte(kektest.PEM("PUBLIC KEY", kek.MarshalMLKEM768(key.EncapsulationKey()))))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		path := t.TempDir() + "/escrow.pem"
-		write(t, path, string(text), 0o644)
+		kektest.WriteFile(t, path, string(text), 0o644)
 		k, err := escrow.Open(t.Context(), "safe", path)
 		if err != nil {
 			return
@@ -246,32 +245,6 @@ func open(t *testing.T, path string) *escrow.Key {
 	return key
 }
 
-// verdicts returns a letter for each stage: p, w, f or s.
-func verdicts(t *testing.T, steps []kek.Step) string {
-	t.Helper()
-	var b strings.Builder
-	for i, stage := range kek.Stages() {
-		if i >= len(steps) || steps[i].Stage != stage {
-			t.Fatalf("step %d is not %s: %+v", i, stage, steps)
-		}
-		if needsNext := steps[i].Verdict == kek.Warned || steps[i].Verdict == kek.Failed; needsNext != (steps[i].Next != "") {
-			t.Errorf("%s says %q and next %q", stage, steps[i].Says, steps[i].Next)
-		}
-		b.WriteByte(steps[i].Verdict[0])
-	}
-	return b.String()
-}
-
-func parse(t *testing.T, path string) *rsa.PrivateKey {
-	t.Helper()
-	block, _ := pem.Decode([]byte(read(t, path)))
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parsed.(*rsa.PrivateKey)
-}
-
 func spki(t *testing.T, pub any) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(pub)
@@ -279,27 +252,4 @@ func spki(t *testing.T, pub any) []byte {
 		t.Fatal(err)
 	}
 	return der
-}
-
-func encode(kind string, der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-func write(t *testing.T, path, text string, mode fs.FileMode) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), mode); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, mode); err != nil {
-		t.Fatal(err)
-	}
 }

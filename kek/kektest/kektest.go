@@ -1,5 +1,5 @@
 // Package kektest is what every provider of keys must do. A provider's tests call
-// Run with its real thing.
+// Run with its real thing. What other tests of keys need is here as well.
 package kektest
 
 import (

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/kek/kektest"
 	"github.com/cofferbackup/coffer/kek/pkcs11"
 )
 
@@ -22,17 +23,7 @@ import (
 func check(t *testing.T, pool *pkcs11.Pool, uri string) (verdicts, text string) {
 	t.Helper()
 	steps := pool.Check(t.Context(), uri)
-	var b strings.Builder
-	for i, stage := range kek.Stages() {
-		if i >= len(steps) || steps[i].Stage != stage {
-			t.Fatalf("step %d is not %s: %+v", i, stage, steps)
-		}
-		if needsNext := steps[i].Verdict == kek.Warned || steps[i].Verdict == kek.Failed; needsNext != (steps[i].Next != "") || steps[i].Says == "" {
-			t.Errorf("%s says %q and next %q", stage, steps[i].Says, steps[i].Next)
-		}
-		b.WriteByte(steps[i].Verdict[0])
-	}
-	return b.String(), fmt.Sprintf("%+v", steps)
+	return kektest.Verdicts(t, steps), fmt.Sprintf("%+v", steps)
 }
 
 func TestCheck(t *testing.T) {
@@ -70,13 +61,10 @@ func TestCheck(t *testing.T) {
 func TestCheckFinds(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
 	pool, _ := newPool(t)
-	flag := func(attribute crypto11.AttributeType, value bool) func(crypto11.AttributeSet) {
-		return func(private crypto11.AttributeSet) { must(t, private.Set(attribute, value)) }
-	}
 	token(t, tok, func(c *crypto11.Context) {
-		generate(t, c, "extractable", []byte{1}, flag(crypto11.CkaExtractable, true))
-		generate(t, c, "signer", []byte{2}, flag(crypto11.CkaDecrypt, false))
-		generate(t, c, "public", []byte{3}, flag(crypto11.CkaPrivate, false))
+		generate(t, c, "extractable", []byte{1}, flag(t, crypto11.CkaExtractable, true))
+		generate(t, c, "signer", []byte{2}, flag(t, crypto11.CkaDecrypt, false))
+		generate(t, c, "public", []byte{3}, flag(t, crypto11.CkaPrivate, false))
 		_, err := c.GenerateRSAKeyPairWithLabel([]byte{7}, []byte("small"), 1024)
 		must(t, err)
 	})

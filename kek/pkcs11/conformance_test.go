@@ -100,16 +100,27 @@ func create(t *testing.T, pool *pkcs11.Pool, uri string) kek.Ref {
 	return ref
 }
 
+// open opens the newest version of a key.
 func open(t *testing.T, pool *pkcs11.Pool, uri string) kek.Key {
 	t.Helper()
-	key, err := pool.Open(t.Context(), "main", uri)
+	keys, err := pool.Versions(t.Context(), "main", uri)
 	if err != nil {
-		t.Fatalf("Open: %v", err)
+		t.Fatalf("Versions: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := key.Close(); err != nil {
-			t.Errorf("close key: %v", err)
+		for _, key := range keys {
+			if err := key.Close(); err != nil {
+				t.Errorf("close key: %v", err)
+			}
 		}
 	})
-	return key
+	return keys[0]
+}
+
+// keyOn makes a key on a token, and opens it.
+func keyOn(t *testing.T, tok testkit.Token) (kek.Key, *bench) {
+	t.Helper()
+	pool, b := newPool(t)
+	create(t, pool, tok.URI("kek"))
+	return open(t, pool, tok.URI("kek")), b
 }

@@ -41,9 +41,7 @@ const (
 // again, and nothing but ErrUnreachable was ever said.
 func TestServerDies(t *testing.T) {
 	tok, server := testkit.ServeHSM(t, testkit.SoftHSM(t))
-	pool, b := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, b := keyOn(t, tok)
 	w := wrap(t, key)
 
 	working, stop := make(chan struct{}, 4), make(chan struct{})
@@ -103,9 +101,7 @@ func TestServerDies(t *testing.T) {
 // TestBacksOff counts how often a dead token is tried.
 func TestBacksOff(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, b := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, b := keyOn(t, tok)
 	before := faults.Calls(testkit.Initialize)
 	faults.Fail(testkit.Initialize, deviceRemoved, 1000)
 	faults.Fail(testkit.DecryptInit, deviceRemoved, 1)
@@ -129,9 +125,7 @@ func TestBacksOff(t *testing.T) {
 // caller notices nothing.
 func TestHealsAtOnce(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, b := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, b := keyOn(t, tok)
 	w := wrap(t, key)
 	for _, fn := range []testkit.Function{testkit.DecryptInit, testkit.Decrypt} {
 		for _, code := range []uint64{
@@ -152,9 +146,7 @@ func TestHealsAtOnce(t *testing.T) {
 // anew. That is done once, whoever asks, and nobody notices.
 func TestStuckSession(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, b := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, b := keyOn(t, tok)
 	w, before := wrap(t, key), faults.Calls(testkit.Initialize)
 	const rounds = 3
 	for range rounds {
@@ -179,9 +171,7 @@ func TestStuckSession(t *testing.T) {
 // changed are three things, and the same key says which, in turn.
 func TestToldApart(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, b := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, b := keyOn(t, tok)
 	w := wrap(t, key)
 	ask := func(what string, want error) {
 		t.Helper()
@@ -215,9 +205,7 @@ func TestToldApart(t *testing.T) {
 // TestOtherAnswers are those that no new connection would change.
 func TestOtherAnswers(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, _ := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, _ := keyOn(t, tok)
 	w, before := wrap(t, key), faults.Calls(testkit.Initialize)
 	for code, want := range map[uint64]error{
 		0x40: kek.ErrWrongKey, 0x41: kek.ErrWrongKey, deviceMemory: kek.ErrUnreachable, 0x200: kek.ErrDenied,
@@ -244,17 +232,17 @@ func TestNegotiationIsNotFooled(t *testing.T) {
 	create(t, pool, tok.URI("kek"))
 	for _, code := range []uint64{deviceError, generalError, operationActive, deviceMemory} {
 		faults.Fail(testkit.DecryptInit, code, 1)
-		key, err := pool.Open(t.Context(), "main", tok.URI("kek"))
+		keys, err := pool.Versions(t.Context(), "main", tok.URI("kek"))
 		if err != nil {
 			if !errors.Is(err, kek.ErrUnreachable) {
-				t.Errorf("Open with code %#x = %v", code, err)
+				t.Errorf("Versions with code %#x = %v", code, err)
 			}
 			continue
 		}
-		if got := key.Ref().Algorithm; got != kek.OAEPSHA256 {
+		if got := keys[0].Ref().Algorithm; got != kek.OAEPSHA256 {
 			t.Errorf("with code %#x the key is one of %v", code, got)
 		}
-		if err := key.Close(); err != nil {
+		if err := keys[0].Close(); err != nil {
 			t.Error(err)
 		}
 		b.pass(time.Minute)
@@ -311,9 +299,7 @@ func TestSiblings(t *testing.T) {
 // so many of them.
 func TestHangs(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, _ := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, _ := keyOn(t, tok)
 	w := wrap(t, key)
 	faults.Hang(testkit.Decrypt)
 	defer faults.Release(testkit.Decrypt)
@@ -371,10 +357,11 @@ func TestHungClose(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
 	pool, _ := newPool(t)
 	create(t, pool, tok.URI("kek"))
-	key, err := pool.Open(t.Context(), "main", tok.URI("kek"))
+	keys, err := pool.Versions(t.Context(), "main", tok.URI("kek"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	key := keys[0]
 	faults.Hang(testkit.Decrypt)
 	defer faults.Release(testkit.Decrypt)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -391,7 +378,7 @@ func TestHungClose(t *testing.T) {
 	}
 }
 
-// TestHungOpen: so does Open, wherever the library hangs.
+// TestHungOpen: so does Versions, wherever the library hangs.
 func TestHungOpen(t *testing.T) {
 	for _, fn := range []testkit.Function{testkit.Initialize, testkit.Login, testkit.FindObjectsInit, testkit.DecryptInit} {
 		t.Run(fmt.Sprint(int(fn)), func(t *testing.T) {
@@ -403,10 +390,10 @@ func TestHungOpen(t *testing.T) {
 			for range 2 {
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				began := time.Now()
-				_, err := pool.Open(ctx, "main", tok.URI("kek"))
+				_, err := pool.Versions(ctx, "main", tok.URI("kek"))
 				cancel()
 				if !errors.Is(err, kek.ErrUnreachable) {
-					t.Errorf("Open of a hung token = %v, want %v", err, kek.ErrUnreachable)
+					t.Errorf("Versions of a hung token = %v, want %v", err, kek.ErrUnreachable)
 				}
 				if took := time.Since(began); took > 1500*time.Millisecond {
 					t.Errorf("it took %v", took)

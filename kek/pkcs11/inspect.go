@@ -16,14 +16,6 @@ import (
 	"github.com/cofferbackup/coffer/kek"
 )
 
-// versions says which versions of a key are wanted.
-type versions int
-
-const (
-	newest versions = iota
-	all
-)
-
 // candidate is a key pair on a token that a URI matches.
 type candidate struct {
 	pair      crypto11.SignerDecrypter
@@ -31,13 +23,10 @@ type candidate struct {
 }
 
 // find returns the keys that u matches, the newest first, each inspected.
-func (t *token) find(c *conn, u URI, name string, which versions) ([]*key, error) {
+func (t *token) find(c *conn, u URI, name string) ([]*key, error) {
 	found, err := t.candidates(c, u)
 	if err != nil {
 		return nil, err
-	}
-	if which == newest {
-		found = found[:1]
 	}
 	var keys []*key
 	for i, one := range found {

@@ -92,11 +92,11 @@ func TestVersions(t *testing.T) {
 	slices.Reverse(refs)
 
 	if got := open(t, pool, tok.URI("kek")).Ref(); got.Fingerprint != refs[0].Fingerprint || got.Version != refs[0].Version {
-		t.Errorf("Open takes version %s, want the newest, %s", got.Version, refs[0].Version)
+		t.Errorf("the first is version %s, want the newest, %s", got.Version, refs[0].Version)
 	}
 	pinned := open(t, pool, pin(t, tok.URI("kek"), oldest.Version))
 	if pinned.Ref().Fingerprint != oldest.Fingerprint {
-		t.Errorf("Open with an id takes version %s, want %s", pinned.Ref().Version, oldest.Version)
+		t.Errorf("a URI with an id opens version %s, want %s", pinned.Ref().Version, oldest.Version)
 	}
 	keys, err := pool.Versions(t.Context(), "main", tok.URI("kek"))
 	if err != nil {
@@ -154,13 +154,10 @@ func TestForeignIDs(t *testing.T) {
 func TestUnsuitable(t *testing.T) {
 	tok := testkit.SoftHSM(t)
 	pool, _ := newPool(t)
-	flag := func(attribute crypto11.AttributeType, value bool) func(crypto11.AttributeSet) {
-		return func(private crypto11.AttributeSet) { must(t, private.Set(attribute, value)) }
-	}
 	token(t, tok, func(c *crypto11.Context) {
-		generate(t, c, "extractable", []byte{1}, flag(crypto11.CkaExtractable, true))
-		generate(t, c, "readable", []byte{2}, flag(crypto11.CkaSensitive, false))
-		generate(t, c, "signer", []byte{3}, flag(crypto11.CkaDecrypt, false))
+		generate(t, c, "extractable", []byte{1}, flag(t, crypto11.CkaExtractable, true))
+		generate(t, c, "readable", []byte{2}, flag(t, crypto11.CkaSensitive, false))
+		generate(t, c, "signer", []byte{3}, flag(t, crypto11.CkaDecrypt, false))
 		_, err := c.GenerateRSAKeyPairWithLabel([]byte{4}, []byte("small"), 1024)
 		must(t, err)
 		_, err = c.GenerateECDSAKeyPairWithLabel([]byte{5}, []byte("elliptic"), elliptic.P256())
@@ -176,9 +173,9 @@ func TestUnsuitable(t *testing.T) {
 		"small":       "1024-bit",
 		"elliptic":    "not an RSA key",
 	} {
-		_, err := pool.Open(t.Context(), "main", tok.URI(object))
+		_, err := pool.Versions(t.Context(), "main", tok.URI(object))
 		if !errors.Is(err, kek.ErrUnsuitable) || !strings.Contains(err.Error(), says) {
-			t.Errorf("Open of %s = %v, want %v and %q", object, err, kek.ErrUnsuitable, says)
+			t.Errorf("Versions of %s = %v, want %v and %q", object, err, kek.ErrUnsuitable, says)
 		}
 	}
 	if err := open(t, pool, tok.URI("mixed")).Check(t.Context()); err != nil {
@@ -204,9 +201,7 @@ func TestUnsuitable(t *testing.T) {
 // TestCautions: NSS does not vouch for keys, even those that it made.
 func TestCautions(t *testing.T) {
 	tok := testkit.NSS(t)
-	pool, b := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, b := keyOn(t, tok)
 	c, ok := key.(kek.Cautioner)
 	if !ok || len(c.Cautions()) != 1 || !strings.Contains(c.Cautions()[0], "CKA_LOCAL") {
 		t.Fatalf("the key has no caution about CKA_LOCAL")
@@ -236,9 +231,9 @@ func TestNotThere(t *testing.T) {
 		{module("/etc/hostname"), kek.ErrUnreachable, "cannot be loaded"},
 		{"pkcs11:token=x", kek.ErrUnsuitable, "object=NAME"},
 	} {
-		_, err := pool.Open(t.Context(), "main", test.uri)
+		_, err := pool.Versions(t.Context(), "main", test.uri)
 		if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) {
-			t.Errorf("Open(%s) = %v; want %v and %q", test.uri, err, test.want, test.says)
+			t.Errorf("Versions(%s) = %v; want %v and %q", test.uri, err, test.want, test.says)
 		}
 	}
 }
@@ -248,9 +243,9 @@ func TestTwins(t *testing.T) {
 	one := testkit.SoftHSM(t)
 	two := one.Sibling(t, one.Label)
 	pool, _ := newPool(t)
-	_, err := pool.Open(t.Context(), "main", two.URI("kek"))
+	_, err := pool.Versions(t.Context(), "main", two.URI("kek"))
 	if !errors.Is(err, kek.ErrUnsuitable) || !strings.Contains(err.Error(), "serial=") {
-		t.Errorf("Open = %v, want %v and serial=", err, kek.ErrUnsuitable)
+		t.Errorf("Versions = %v, want %v and serial=", err, kek.ErrUnsuitable)
 	}
 }
 
@@ -258,9 +253,7 @@ func TestTwins(t *testing.T) {
 // connection on, and works again when it is back.
 func TestTakenAway(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, _ := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, _ := keyOn(t, tok)
 	token(t, tok, func(c *crypto11.Context) { must(t, onlyPair(t, c).Delete()) })
 	faults.Fail(testkit.DecryptInit, sessionInvalid, 1)
 	if err := key.Check(t.Context()); !errors.Is(err, kek.ErrMissing) {
@@ -305,6 +298,11 @@ func generate(t *testing.T, c *crypto11.Context, label string, id []byte, change
 	}
 	_, err = c.GenerateRSAKeyPairWithAttributes(public, private, 2048)
 	must(t, err)
+}
+
+// flag changes an attribute of a private key to be.
+func flag(t *testing.T, attribute crypto11.AttributeType, value bool) func(crypto11.AttributeSet) {
+	return func(private crypto11.AttributeSet) { must(t, private.Set(attribute, value)) }
 }
 
 // pin adds an id to a URI.

@@ -19,9 +19,6 @@ func errLeftOut() error {
 	return fmt.Errorf("%w: this build has no PKCS#11: use the package for Linux, built with cgo", kek.ErrUnsuitable)
 }
 
-// Open returns kek.ErrUnsuitable.
-func (*Pool) Open(context.Context, string, string) (kek.Key, error) { return nil, errLeftOut() }
-
 // Versions returns kek.ErrUnsuitable.
 func (*Pool) Versions(context.Context, string, string) ([]kek.Key, error) { return nil, errLeftOut() }
 

@@ -14,10 +14,9 @@ import (
 // TestLeftOut: a build without PKCS#11 says so.
 func TestLeftOut(t *testing.T) {
 	pool := pkcs11.NewPool(pkcs11.Config{})
-	_, err1 := pool.Open(t.Context(), "main", "pkcs11:token=a;object=b"+query)
-	_, err2 := pool.Versions(t.Context(), "main", "pkcs11:token=a;object=b"+query)
-	_, err3 := pool.Create(t.Context(), "pkcs11:token=a;object=b"+query, 0)
-	for _, err := range []error{err1, err2, err3} {
+	_, err1 := pool.Versions(t.Context(), "main", "pkcs11:token=a;object=b"+query)
+	_, err2 := pool.Create(t.Context(), "pkcs11:token=a;object=b"+query, 0)
+	for _, err := range []error{err1, err2} {
 		if !errors.Is(err, kek.ErrUnsuitable) || !strings.Contains(err.Error(), "no PKCS#11") {
 			t.Errorf("error is %v", err)
 		}

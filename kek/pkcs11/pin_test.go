@@ -28,7 +28,7 @@ func TestWrongPIN(t *testing.T) {
 
 			tok.WritePIN(t, wrongPIN)
 			for range 5 {
-				_, err := pool.Open(t.Context(), "main", tok.URI("kek"))
+				_, err := pool.Versions(t.Context(), "main", tok.URI("kek"))
 				denied(t, err, "not tried again, so that the token is not locked", tok.PINFile)
 				b.pass(time.Hour)
 			}
@@ -65,7 +65,7 @@ func TestWrongPINBesideOpenToken(t *testing.T) {
 	other := tok
 	other.PINFile = t.TempDir() + "/pin"
 	other.WritePIN(t, wrongPIN)
-	_, err := pool.Open(t.Context(), "second", other.URI("kek"))
+	_, err := pool.Versions(t.Context(), "second", other.URI("kek"))
 	denied(t, err, "was not tried", other.PINFile)
 	if err := key.Check(t.Context()); err != nil {
 		t.Errorf("Check of the open key: %v", err)
@@ -80,9 +80,7 @@ func TestWrongPINBesideOpenToken(t *testing.T) {
 // TestPINChanges: the PIN is wrong when a lost connection is made anew.
 func TestPINChanges(t *testing.T) {
 	tok, faults := testkit.Faulty(t, testkit.SoftHSM(t))
-	pool, b := newPool(t)
-	create(t, pool, tok.URI("kek"))
-	key := open(t, pool, tok.URI("kek"))
+	key, b := keyOn(t, tok)
 	before := faults.Calls(testkit.Login)
 
 	tok.WritePIN(t, wrongPIN)
@@ -161,7 +159,7 @@ func TestLockedPIN(t *testing.T) {
 	before := faults.Calls(testkit.Login)
 	faults.Fail(testkit.Login, pinLocked, 1)
 	for range 3 {
-		_, err := pool.Open(t.Context(), "main", tok.URI("kek"))
+		_, err := pool.Versions(t.Context(), "main", tok.URI("kek"))
 		denied(t, err, "locked", "security officer", "restart the service")
 	}
 	if n := faults.Calls(testkit.Login) - before; n != 1 {
@@ -174,19 +172,19 @@ func TestNoPIN(t *testing.T) {
 	pool, _ := newPool(t)
 	create(t, pool, tok.URI("kek"))
 	without, _, _ := strings.Cut(tok.URI("kek"), "&pin-source")
-	_, err := pool.Open(t.Context(), "main", without)
+	_, err := pool.Versions(t.Context(), "main", without)
 	denied(t, err, "pin-source=file:/path")
 
 	if err := os.Chmod(tok.PINFile, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err = pool.Open(t.Context(), "main", tok.URI("kek"))
+	_, err = pool.Versions(t.Context(), "main", tok.URI("kek"))
 	denied(t, err, "chmod 600 "+tok.PINFile)
 
 	if err := os.Remove(tok.PINFile); err != nil {
 		t.Fatal(err)
 	}
-	_, err = pool.Open(t.Context(), "main", tok.URI("kek"))
+	_, err = pool.Versions(t.Context(), "main", tok.URI("kek"))
 	denied(t, err, tok.PINFile)
 
 	t.Setenv("COFFER_TEST_PIN", tok.PIN)

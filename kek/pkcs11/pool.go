@@ -36,21 +36,35 @@ func NewPool(cfg Config) *Pool {
 	return &Pool{cfg: cfg, libraries: make(map[string]*library)}
 }
 
-// Open opens the key that uri names: the version that its id pins, else the newest
-// with its label. name is the key's name in the config. It tries that the key opens
-// what it wraps, and with which hash.
-func (p *Pool) Open(ctx context.Context, name, uri string) (kek.Key, error) {
-	keys, err := p.open(ctx, name, uri, newest)
+// Versions opens every version of the key that uri names, the newest first, or the one
+// that its id pins. name is the key's name in the config. It tries that each opens what
+// it wraps, and with which hash. An older one that is not suitable any more is left out,
+// with a line in the log.
+func (p *Pool) Versions(ctx context.Context, name, uri string) ([]kek.Key, error) {
+	u, err := ParseURI(uri)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", kek.ErrUnsuitable, err)
+	}
+	t, err := p.hold(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	return keys[0], nil
-}
-
-// Versions opens every version of the key that uri names, the newest first. An
-// older one that is not suitable any more is left out, with a line in the log.
-func (p *Pool) Versions(ctx context.Context, name, uri string) ([]kek.Key, error) {
-	return p.open(ctx, name, uri, all)
+	var keys []*key
+	_, err = t.use(ctx, "open "+u.String(), func(c *conn) (_ []byte, err error) {
+		keys, err = t.find(c, u, name)
+		return nil, err
+	})
+	if err != nil {
+		return nil, errors.Join(err, t.release(p.patience(ctx)))
+	}
+	out := make([]kek.Key, len(keys))
+	for i, k := range keys {
+		if i > 0 {
+			t.hold()
+		}
+		out[i] = k
+	}
+	return out, nil
 }
 
 // Close closes what keys have left open. Their next call says so.
@@ -78,33 +92,6 @@ func (p *Pool) patience(ctx context.Context) time.Duration {
 		return 0
 	}
 	return p.cfg.CloseWait
-}
-
-func (p *Pool) open(ctx context.Context, name, uri string, which versions) ([]kek.Key, error) {
-	u, err := ParseURI(uri)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", kek.ErrUnsuitable, err)
-	}
-	t, err := p.hold(ctx, u)
-	if err != nil {
-		return nil, err
-	}
-	var keys []*key
-	_, err = t.use(ctx, "open "+u.String(), func(c *conn) (_ []byte, err error) {
-		keys, err = t.find(c, u, name, which)
-		return nil, err
-	})
-	if err != nil {
-		return nil, errors.Join(err, t.release(p.patience(ctx)))
-	}
-	out := make([]kek.Key, len(keys))
-	for i, k := range keys {
-		if i > 0 {
-			t.hold()
-		}
-		out[i] = k
-	}
-	return out, nil
 }
 
 // hold returns the token of u, to be released by the caller.

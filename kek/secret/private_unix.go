@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -15,7 +16,11 @@ const nonblocking = syscall.O_NONBLOCK
 // checkPrivate refuses a file that others can read or write, or that a user other
 // than us and root could replace.
 func checkPrivate(path string, info fs.FileInfo) error {
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+	others := fs.FileMode(0o077)
+	if isCredential(path) {
+		others = 0o037
+	}
+	if mode := info.Mode().Perm(); mode&others != 0 {
 		return &ExposedError{path, fmt.Sprintf("has mode %04o, so others can reach it: chmod 600 %s", mode, path)}
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
@@ -26,4 +31,12 @@ func checkPrivate(path string, info fs.FileInfo) error {
 		return &ExposedError{path, fmt.Sprintf("belongs to uid %d: chown it to uid %d or root", stat.Uid, us)}
 	}
 	return nil
+}
+
+// isCredential reports whether the file is one that systemd lays out for this service
+// alone (systemd.exec(5), LoadCredential). Where the service is not root it may read
+// the file by an access control list, whose mask the mode shows as the group's.
+func isCredential(path string) bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	return filepath.IsAbs(dir) && filepath.Dir(path) == filepath.Clean(dir)
 }

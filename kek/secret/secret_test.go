@@ -76,6 +76,35 @@ func TestExposed(t *testing.T) {
 	}
 }
 
+// TestCredential reads what systemd gives to a service that is not root: by an access
+// control list, so that the mode looks as if a group could read it.
+func TestCredential(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	for path, modes := range map[string]map[fs.FileMode]bool{
+		filepath.Join(dir, "pin"):          {0o400: true, 0o440: true, 0o460: false, 0o450: false, 0o444: false},
+		filepath.Join(dir, "below", "pin"): {0o400: true, 0o440: false},
+		filepath.Join(t.TempDir(), "pin"):  {0o400: true, 0o440: false},
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("1234"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for mode, ok := range modes {
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			_, err := parse(t, "file:"+path).Read()
+			var exposed *secret.ExposedError
+			if (err == nil) != ok || errors.As(err, &exposed) == ok {
+				t.Errorf("Read of %s of mode %v = %v", path, mode, err)
+			}
+		}
+	}
+}
+
 func TestForeignOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a file away")

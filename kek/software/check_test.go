@@ -8,40 +8,22 @@ import (
 	"testing"
 
 	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/kek/kektest"
 	"github.com/cofferbackup/coffer/kek/software"
 )
-
-// verdicts returns a letter for each stage: p, w, f or s.
-func verdicts(t *testing.T, steps []kek.Step) string {
-	t.Helper()
-	if len(steps) != len(kek.Stages()) {
-		t.Fatalf("%d steps: %+v", len(steps), steps)
-	}
-	var b strings.Builder
-	for i, stage := range kek.Stages() {
-		if steps[i].Stage != stage {
-			t.Errorf("step %d is %s, want %s", i, steps[i].Stage, stage)
-		}
-		if needsNext := steps[i].Verdict == kek.Warned || steps[i].Verdict == kek.Failed; needsNext != (steps[i].Next != "") || steps[i].Says == "" {
-			t.Errorf("%s says %q and next %q", stage, steps[i].Says, steps[i].Next)
-		}
-		b.WriteByte(steps[i].Verdict[0])
-	}
-	return b.String()
-}
 
 func TestCheck(t *testing.T) {
 	dir := t.TempDir()
 	create(t, "file://"+dir+"/kek.pem", 2048)
-	good := read(t, dir+"/kek.pem")
+	good := kektest.ReadFile(t, dir+"/kek.pem")
 	createHybrid(t, "file://"+dir+"/hybrid.pem")
-	write(t, dir+"/pass", passphrase, 0o600)
-	write(t, dir+"/wrong", "not the passphrase at all", 0o600)
-	write(t, dir+"/encrypted.pem", encryptedKey(t), 0o600)
-	write(t, dir+"/group.pem", good, 0o640)
-	write(t, dir+"/garbage.pem", "not a key", 0o600)
-	write(t, dir+"/ec.pem", ecKey(t), 0o600)
-	write(t, dir+"/small.pem", read(t, "testdata/1024.pem"), 0o600)
+	kektest.WriteFile(t, dir+"/pass", passphrase, 0o600)
+	kektest.WriteFile(t, dir+"/wrong", "not the passphrase at all", 0o600)
+	kektest.WriteFile(t, dir+"/encrypted.pem", encryptedKey(t), 0o600)
+	kektest.WriteFile(t, dir+"/group.pem", good, 0o640)
+	kektest.WriteFile(t, dir+"/garbage.pem", "not a key", 0o600)
+	kektest.WriteFile(t, dir+"/ec.pem", ecKey(t), 0o600)
+	kektest.WriteFile(t, dir+"/small.pem", kektest.ReadFile(t, "testdata/1024.pem"), 0o600)
 	for _, test := range []struct{ name, want, says string }{
 		{"/kek.pem", "ppwpp", "a software key: whoever reads this file opens every backup"},
 		{"/kek.pem", "ppwpp", "RSA, 2048 bits, exponent 65537"},
@@ -59,7 +41,7 @@ func TestCheck(t *testing.T) {
 		{"/kek.pem?mode=1", "fssss", "correct the key's uri"},
 	} {
 		steps := software.Check(t.Context(), "file://"+dir+test.name)
-		if got := verdicts(t, steps); got != test.want {
+		if got := kektest.Verdicts(t, steps); got != test.want {
 			t.Errorf("Check of %s = %s, want %s: %+v", test.name, got, test.want, steps)
 		}
 		if text := fmt.Sprint(steps); !strings.Contains(text, test.says) {
@@ -75,7 +57,7 @@ func TestCheckCancelled(t *testing.T) {
 	create(t, "file://"+path, 2048)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got := verdicts(t, software.Check(ctx, "file://"+path)); got != "fssss" {
+	if got := kektest.Verdicts(t, software.Check(ctx, "file://"+path)); got != "fssss" {
 		t.Errorf("Check after cancel = %s", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/cofferbackup/coffer/kek/kektest"
 	"github.com/cofferbackup/coffer/kek/software"
 )
 
@@ -27,7 +28,7 @@ func FuzzOpen(f *testing.F) {
 			t.Skip("slow, by intent")
 		}
 		path := filepath.Join(t.TempDir(), "kek.pem")
-		write(t, path, encode(kind, der), 0o600)
+		kektest.WriteFile(t, path, kektest.PEM(kind, der), 0o600)
 		key, err := software.Open(t.Context(), "main", "file://"+path+"?passphrase-source=env:COFFER_TEST_PASSPHRASE")
 		if err != nil {
 			return
@@ -50,7 +51,7 @@ func FuzzSecond(f *testing.F) {
 	f.Add("CERTIFICATE", []byte("x"))
 	f.Fuzz(func(t *testing.T, kind string, der []byte) {
 		path := filepath.Join(t.TempDir(), "kek.pem")
-		write(t, path, encode(first.Type, first.Bytes)+encode(kind, der), 0o600)
+		kektest.WriteFile(t, path, kektest.PEM(first.Type, first.Bytes)+kektest.PEM(kind, der), 0o600)
 		key, err := software.Open(t.Context(), "main", "file://"+path)
 		if err != nil {
 			return

@@ -41,17 +41,17 @@ func TestConformanceHybrid(t *testing.T) {
 // TestHybridEncrypted: both blocks are under the passphrase.
 func TestHybridEncrypted(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir+"/pass", passphrase+"\n", 0o600)
+	kektest.WriteFile(t, dir+"/pass", passphrase+"\n", 0o600)
 	uri := "file://" + dir + "/kek.pem?passphrase-source=file:" + dir + "/pass"
 	key := createHybrid(t, uri)
 	if err := key.Check(t.Context()); err != nil {
 		t.Errorf("Check: %v", err)
 	}
-	text := read(t, dir+"/kek.pem")
+	text := kektest.ReadFile(t, dir+"/kek.pem")
 	if n := strings.Count(text, "-----BEGIN ENCRYPTED PRIVATE KEY-----"); n != 2 || strings.Contains(text, "BEGIN PRIVATE") {
 		t.Errorf("%d blocks are encrypted:\n%s", n, text)
 	}
-	write(t, dir+"/pass", "not the passphrase at all", 0o600)
+	kektest.WriteFile(t, dir+"/pass", "not the passphrase at all", 0o600)
 	if err := key.Check(t.Context()); !errors.Is(err, kek.ErrDenied) {
 		t.Errorf("Check with a wrong passphrase = %v, want %v", err, kek.ErrDenied)
 	}
@@ -74,7 +74,7 @@ func TestHybridFingerprint(t *testing.T) {
 	if got, want := key.Ref().Fingerprint, sha256.Sum256(append(first.Bytes, second.Bytes...)); got != want {
 		t.Errorf("fingerprint is %v, want %x", got, want)
 	}
-	if alone, err := kek.FingerprintOf(&parse(t, path).PublicKey); err != nil || alone == key.Ref().Fingerprint {
+	if alone, err := kek.FingerprintOf(&kektest.PrivateKey(t, path).PublicKey); err != nil || alone == key.Ref().Fingerprint {
 		t.Errorf("the RSA half alone has the same fingerprint, %v", err)
 	}
 }
@@ -84,8 +84,8 @@ func TestHybridFingerprint(t *testing.T) {
 func TestHybridAndItsHalf(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kek.pem")
 	both := createHybrid(t, "file://"+path)
-	block, _ := pem.Decode([]byte(read(t, path)))
-	write(t, path+".half", encode(block.Type, block.Bytes), 0o600)
+	block, _ := pem.Decode([]byte(kektest.ReadFile(t, path)))
+	kektest.WriteFile(t, path+".half", kektest.PEM(block.Type, block.Bytes), 0o600)
 	half := open(t, "file://"+path+".half")
 	if half.Ref().Algorithm != kek.OAEPSHA256 || half.Ref().Fingerprint == both.Ref().Fingerprint {
 		t.Errorf("the half is %+v, the whole %+v", half.Ref(), both.Ref())
@@ -99,7 +99,7 @@ func TestHybridAndItsHalf(t *testing.T) {
 			t.Errorf("Unwrap by the other = %v, want %v", err, kek.ErrWrongKey)
 		}
 	}
-	write(t, path, read(t, path+".half"), 0o600) // the ML-KEM block is lost
+	kektest.WriteFile(t, path, kektest.ReadFile(t, path+".half"), 0o600) // the ML-KEM block is lost
 	if err := both.Check(t.Context()); !errors.Is(err, kek.ErrMissing) {
 		t.Errorf("Check without the ML-KEM block = %v, want %v", err, kek.ErrMissing)
 	}
@@ -110,13 +110,13 @@ func TestHybridNeedsBoth(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kek.pem")
 	createHybrid(t, "file://"+path)
 	createHybrid(t, "file://"+path+".thief")
-	blocks, thiefs := strings.SplitAfter(read(t, path), "-----END PRIVATE KEY-----\n"), strings.SplitAfter(read(t, path+".thief"), "-----END PRIVATE KEY-----\n")
+	blocks, thiefs := strings.SplitAfter(kektest.ReadFile(t, path), "-----END PRIVATE KEY-----\n"), strings.SplitAfter(kektest.ReadFile(t, path+".thief"), "-----END PRIVATE KEY-----\n")
 	w, err := open(t, "file://"+path).Wrap([]byte("secret"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"RSA": blocks[0] + thiefs[1], "ML-KEM": thiefs[0] + blocks[1]} {
-		write(t, path+".stolen", text, 0o600)
+		kektest.WriteFile(t, path+".stolen", text, 0o600)
 		thief := open(t, "file://"+path+".stolen")
 		w.Fingerprint = thief.Ref().Fingerprint
 		if secret, err := thief.Unwrap(t.Context(), w); !errors.Is(err, kek.ErrWrongKey) {
@@ -127,9 +127,9 @@ func TestHybridNeedsBoth(t *testing.T) {
 
 func TestHybridRefuses(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir+"/pass", passphrase, 0o600)
+	kektest.WriteFile(t, dir+"/pass", passphrase, 0o600)
 	createHybrid(t, "file://"+dir+"/kek.pem")
-	blocks := strings.SplitAfter(read(t, dir+"/kek.pem"), "-----END PRIVATE KEY-----\n")
+	blocks := strings.SplitAfter(kektest.ReadFile(t, dir+"/kek.pem"), "-----END PRIVATE KEY-----\n")
 	rsaBlock, mlkemBlock := blocks[0], blocks[1]
 	der := func(text string) []byte { block, _ := pem.Decode([]byte(text)); return block.Bytes }
 	spoiled := bytes.Clone(der(mlkemBlock))
@@ -140,20 +140,20 @@ func TestHybridRefuses(t *testing.T) {
 		"three keys":         {rsaBlock + mlkemBlock + mlkemBlock, "third private key"},
 		"the wrong order":    {mlkemBlock + rsaBlock, "kek.pem"},
 		"ML-KEM alone":       {mlkemBlock, "kek.pem"},
-		"a spoiled seed":     {rsaBlock + encode("PRIVATE KEY", spoiled), "RFC 9935"},
-		"a short seed":       {rsaBlock + encode("PRIVATE KEY", der(mlkemBlock)[:80]), "ML-KEM"},
-		"a long seed":        {rsaBlock + encode("PRIVATE KEY", append(der(mlkemBlock), 0)), "ML-KEM"},
+		"a spoiled seed":     {rsaBlock + kektest.PEM("PRIVATE KEY", spoiled), "RFC 9935"},
+		"a short seed":       {rsaBlock + kektest.PEM("PRIVATE KEY", der(mlkemBlock)[:80]), "ML-KEM"},
+		"a long seed":        {rsaBlock + kektest.PEM("PRIVATE KEY", append(der(mlkemBlock), 0)), "ML-KEM"},
 		"half in the clear":  {encryptedKey(t) + mlkemBlock, "both encrypted or neither"},
 		"half encrypted":     {rsaBlock + encryptedKey(t), "both encrypted or neither"},
-		"PKCS#1 as a second": {rsaBlock + encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(parse(t, dir+"/kek.pem"))), "both keys must be PKCS#8"},
+		"PKCS#1 as a second": {rsaBlock + kektest.PEM("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(kektest.PrivateKey(t, dir+"/kek.pem"))), "both keys must be PKCS#8"},
 	} {
-		write(t, dir+"/kek.pem", test.text, 0o600)
+		kektest.WriteFile(t, dir+"/kek.pem", test.text, 0o600)
 		_, err := software.Open(t.Context(), "main", "file://"+dir+"/kek.pem?passphrase-source=file:"+dir+"/pass")
 		if !errors.Is(err, kek.ErrUnsuitable) || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("Open of %s = %v, want %v and %q", name, err, kek.ErrUnsuitable, test.says)
 		}
 	}
-	write(t, dir+"/kek.pem", rsaBlock+encode("CERTIFICATE", []byte("x"))+mlkemBlock, 0o600)
+	kektest.WriteFile(t, dir+"/kek.pem", rsaBlock+kektest.PEM("CERTIFICATE", []byte("x"))+mlkemBlock, 0o600)
 	if key := open(t, "file://"+dir+"/kek.pem"); key.Ref().Algorithm != kek.HybridMLKEM768 {
 		t.Errorf("with a certificate in between the key is of %v", key.Ref().Algorithm)
 	}
@@ -169,8 +169,8 @@ GhscHR4fICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=
 `
 	dir := t.TempDir()
 	create(t, "file://"+dir+"/kek.pem", 2048)
-	rsaBlock := read(t, dir+"/kek.pem")
-	write(t, dir+"/kek.pem", rsaBlock+example, 0o600)
+	rsaBlock := kektest.ReadFile(t, dir+"/kek.pem")
+	kektest.WriteFile(t, dir+"/kek.pem", rsaBlock+example, 0o600)
 	seedForm := open(t, "file://"+dir+"/kek.pem")
 	counting := make([]byte, mlkem.SeedSize)
 	for i := range counting {
@@ -191,14 +191,14 @@ GhscHR4fICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=
 	}
 
 	both := bothForm(counting, want)
-	write(t, dir+"/kek.pem", rsaBlock+encode("PRIVATE KEY", both), 0o600)
+	kektest.WriteFile(t, dir+"/kek.pem", rsaBlock+kektest.PEM("PRIVATE KEY", both), 0o600)
 	if key := open(t, "file://"+dir+"/kek.pem"); key.Ref().Fingerprint != seedForm.Ref().Fingerprint {
 		t.Error("the form with both seed and numbers is another key")
 	} else if err := key.Check(t.Context()); err != nil {
 		t.Errorf("Check: %v", err)
 	}
 	both[len(both)-1] ^= 1
-	write(t, dir+"/kek.pem", rsaBlock+encode("PRIVATE KEY", both), 0o600)
+	kektest.WriteFile(t, dir+"/kek.pem", rsaBlock+kektest.PEM("PRIVATE KEY", both), 0o600)
 	if _, err := software.Open(t.Context(), "main", "file://"+dir+"/kek.pem"); !errors.Is(err, kek.ErrUnsuitable) {
 		t.Errorf("Open of a key whose seed and numbers differ = %v, want %v", err, kek.ErrUnsuitable)
 	}
@@ -215,7 +215,7 @@ func TestReadsOpenSSLMLKEM(t *testing.T) {
 		t.Skip("this openssl is older than 3.5 and knows no ML-KEM")
 	}
 	create(t, "file://"+dir+"/kek.pem", 2048)
-	write(t, dir+"/kek.pem", read(t, dir+"/kek.pem")+read(t, dir+"/mlkem.pem"), 0o600)
+	kektest.WriteFile(t, dir+"/kek.pem", kektest.ReadFile(t, dir+"/kek.pem")+kektest.ReadFile(t, dir+"/mlkem.pem"), 0o600)
 	if err := open(t, "file://"+dir+"/kek.pem").Check(t.Context()); err != nil {
 		t.Errorf("Check: %v", err)
 	}
@@ -256,12 +256,12 @@ func seed(t *testing.T, path string) []byte {
 // TestHybridVector opens a wrapping of the first version that made any.
 func TestHybridVector(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kek.pem")
-	write(t, path, read(t, "testdata/hybrid.pem"), 0o600)
+	kektest.WriteFile(t, path, kektest.ReadFile(t, "testdata/hybrid.pem"), 0o600)
 	key := open(t, "file://"+path)
-	if got, want := key.Ref().Fingerprint.String(), strings.TrimSpace(read(t, "testdata/hybrid.fingerprint")); got != want {
+	if got, want := key.Ref().Fingerprint.String(), strings.TrimSpace(kektest.ReadFile(t, "testdata/hybrid.fingerprint")); got != want {
 		t.Errorf("fingerprint is %s, want %s", got, want)
 	}
-	ciphertext, err := hex.DecodeString(strings.ReplaceAll(read(t, "testdata/hybrid.wrapped"), "\n", ""))
+	ciphertext, err := hex.DecodeString(strings.ReplaceAll(kektest.ReadFile(t, "testdata/hybrid.wrapped"), "\n", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func TestHybridOpensElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := rsa.DecryptOAEP(sha256.New(), nil, parse(t, path), w.Ciphertext[:256], nil)
+	r, err := rsa.DecryptOAEP(sha256.New(), nil, kektest.PrivateKey(t, path), w.Ciphertext[:256], nil)
 	if err != nil || len(r) != 32 {
 		t.Fatalf("RSA opens to %d bytes, %v", len(r), err)
 	}

@@ -8,13 +8,14 @@ import (
 
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/kek/kektest"
 	"github.com/cofferbackup/coffer/kek/software"
 )
 
 // TestOpenSSLReads proves that the owner of a key needs nothing of ours to use it.
 func TestOpenSSLReads(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir+"/pass", passphrase, 0o600)
+	kektest.WriteFile(t, dir+"/pass", passphrase, 0o600)
 	for _, query := range []string{"", "?passphrase-source=file:" + dir + "/pass"} {
 		path := dir + "/made" + query[:min(len(query), 1)] + ".pem"
 		key := create(t, "file://"+strings.ReplaceAll(path, "?", "%3F")+query, 2048)
@@ -22,7 +23,7 @@ func TestOpenSSLReads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		write(t, dir+"/wrapped", string(w.Ciphertext), 0o600)
+		kektest.WriteFile(t, dir+"/wrapped", string(w.Ciphertext), 0o600)
 		out := openssl(t, "pkeyutl", "-decrypt", "-inkey", path, "-passin", "file:"+dir+"/pass", "-in", dir+"/wrapped",
 			"-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha256", "-pkeyopt", "rsa_mgf1_md:sha256")
 		if out != "secret" {
@@ -37,7 +38,7 @@ func TestReadsOpenSSL(t *testing.T) {
 		t.Skip("openssl's salts are too short for FIPS 140")
 	}
 	dir := t.TempDir()
-	write(t, dir+"/pass", passphrase, 0o600)
+	kektest.WriteFile(t, dir+"/pass", passphrase, 0o600)
 	create(t, "file://"+dir+"/key.pem", 2048)
 	for _, test := range []struct {
 		name, args string

@@ -5,10 +5,8 @@ import (
 	"crypto/elliptic"
 	"crypto/fips140"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"io/fs"
 	"math/big"
@@ -40,12 +38,12 @@ func TestConformance(t *testing.T) {
 // TestEncrypted makes a key that has a passphrase, which costs time by intent.
 func TestEncrypted(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir+"/pass", passphrase+"\n", 0o600)
+	kektest.WriteFile(t, dir+"/pass", passphrase+"\n", 0o600)
 	uri := "file://" + dir + "/kek.pem?passphrase-source=file:" + dir + "/pass"
 	if err := create(t, uri, 2048).Check(t.Context()); err != nil {
 		t.Errorf("Check: %v", err)
 	}
-	if text := read(t, dir+"/kek.pem"); !strings.HasPrefix(text, "-----BEGIN ENCRYPTED PRIVATE KEY-----\n") {
+	if text := kektest.ReadFile(t, dir+"/kek.pem"); !strings.HasPrefix(text, "-----BEGIN ENCRYPTED PRIVATE KEY-----\n") {
 		t.Errorf("the file begins %.40q", text)
 	}
 }
@@ -53,8 +51,8 @@ func TestEncrypted(t *testing.T) {
 // TestPassphraseSources opens an encrypted key in every way that a URI can ask for.
 func TestPassphraseSources(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir+"/pass", passphrase+"\n", 0o600)
-	write(t, dir+"/kek.pem", encryptedKey(t), 0o600)
+	kektest.WriteFile(t, dir+"/pass", passphrase+"\n", 0o600)
+	kektest.WriteFile(t, dir+"/kek.pem", encryptedKey(t), 0o600)
 	t.Setenv("COFFER_TEST_PASSPHRASE", passphrase)
 	for _, source := range []string{"file:" + dir + "/pass", "file://" + dir + "/pass", "env:COFFER_TEST_PASSPHRASE"} {
 		key := open(t, "file://"+dir+"/kek.pem?passphrase-source="+source)
@@ -75,11 +73,11 @@ func TestCreate(t *testing.T) {
 	if err != nil || info.Mode() != 0o600 {
 		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
 	}
-	before := read(t, path)
+	before := kektest.ReadFile(t, path)
 	if err := software.Create(t.Context(), "file://"+path, software.CreateOptions{Bits: 2048}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Create over a key = %v, want %v", err, fs.ErrExist)
 	}
-	if read(t, path) != before {
+	if kektest.ReadFile(t, path) != before {
 		t.Error("Create changed a key that was there")
 	}
 	if names, _ := filepath.Glob(dir + "/.kek-*"); len(names) > 0 {
@@ -88,7 +86,7 @@ func TestCreate(t *testing.T) {
 	if err := software.Create(t.Context(), "file://"+path+".small", software.CreateOptions{Bits: 1024}); !errors.Is(err, kek.ErrUnsuitable) {
 		t.Errorf("Create of 1024 bits = %v, want %v", err, kek.ErrUnsuitable)
 	}
-	write(t, dir+"/short", "thirteen byte", 0o600)
+	kektest.WriteFile(t, dir+"/short", "thirteen byte", 0o600)
 	err = software.Create(t.Context(), "file://"+path+".short?passphrase-source=file:"+dir+"/short", software.CreateOptions{Bits: 2048})
 	if _, stat := os.Stat(path + ".short"); err == nil || stat == nil {
 		t.Errorf("Create with a short passphrase = %v, and the file is there: %v", err, stat == nil)
@@ -99,22 +97,22 @@ func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	good := dir + "/good.pem"
 	create(t, "file://"+good, 2048)
-	write(t, dir+"/pass", passphrase, 0o600)
-	write(t, dir+"/wrong", "not the passphrase at all", 0o600)
-	write(t, dir+"/exposed", passphrase, 0o640)
+	kektest.WriteFile(t, dir+"/pass", passphrase, 0o600)
+	kektest.WriteFile(t, dir+"/wrong", "not the passphrase at all", 0o600)
+	kektest.WriteFile(t, dir+"/exposed", passphrase, 0o640)
 	encrypted := dir + "/encrypted.pem"
-	write(t, encrypted, encryptedKey(t), 0o600)
-	write(t, dir+"/group.pem", read(t, good), 0o640)
-	write(t, dir+"/world.pem", read(t, good), 0o604)
-	write(t, dir+"/garbage.pem", "not a key", 0o600)
-	write(t, dir+"/huge.pem", strings.Repeat("x", 1<<20), 0o600)
-	write(t, dir+"/pkcs1.pem", encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(parse(t, good))), 0o600)
-	write(t, dir+"/broken.pem", encode("PRIVATE KEY", []byte("broken")), 0o600)
-	write(t, dir+"/brokenenc.pem", encode("ENCRYPTED PRIVATE KEY", []byte("broken")), 0o600)
-	write(t, dir+"/cert.pem", encode("CERTIFICATE", []byte("x")), 0o600)
-	write(t, dir+"/ec.pem", ecKey(t), 0o600)
-	write(t, dir+"/1024.pem", read(t, "testdata/1024.pem"), 0o600)
-	write(t, dir+"/8192.pem", read(t, "testdata/8192.pem"), 0o600)
+	kektest.WriteFile(t, encrypted, encryptedKey(t), 0o600)
+	kektest.WriteFile(t, dir+"/group.pem", kektest.ReadFile(t, good), 0o640)
+	kektest.WriteFile(t, dir+"/world.pem", kektest.ReadFile(t, good), 0o604)
+	kektest.WriteFile(t, dir+"/garbage.pem", "not a key", 0o600)
+	kektest.WriteFile(t, dir+"/huge.pem", strings.Repeat("x", 1<<20), 0o600)
+	kektest.WriteFile(t, dir+"/pkcs1.pem", kektest.PEM("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(kektest.PrivateKey(t, good))), 0o600)
+	kektest.WriteFile(t, dir+"/broken.pem", kektest.PEM("PRIVATE KEY", []byte("broken")), 0o600)
+	kektest.WriteFile(t, dir+"/brokenenc.pem", kektest.PEM("ENCRYPTED PRIVATE KEY", []byte("broken")), 0o600)
+	kektest.WriteFile(t, dir+"/cert.pem", kektest.PEM("CERTIFICATE", []byte("x")), 0o600)
+	kektest.WriteFile(t, dir+"/ec.pem", ecKey(t), 0o600)
+	kektest.WriteFile(t, dir+"/1024.pem", kektest.ReadFile(t, "testdata/1024.pem"), 0o600)
+	kektest.WriteFile(t, dir+"/8192.pem", kektest.ReadFile(t, "testdata/8192.pem"), 0o600)
 
 	for _, test := range []struct {
 		uri  string
@@ -194,7 +192,7 @@ func TestOpensSHA1(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Algorithm = kek.OAEPSHA1
-	w.Ciphertext, err = kek.WrapRSA(&parse(t, path).PublicKey, kek.OAEPSHA1, []byte("secret"))
+	w.Ciphertext, err = kek.WrapRSA(&kektest.PrivateKey(t, path).PublicKey, kek.OAEPSHA1, []byte("secret"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,19 +219,9 @@ func open(t *testing.T, uri string) *software.Key {
 	return key
 }
 
-func parse(t *testing.T, path string) *rsa.PrivateKey {
-	t.Helper()
-	block, _ := pem.Decode([]byte(read(t, path)))
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parsed.(*rsa.PrivateKey)
-}
-
 // numbers returns the private numbers of a key as they might be printed.
 func numbers(t *testing.T, path string) []string {
-	priv := parse(t, path)
+	priv := kektest.PrivateKey(t, path)
 	var out []string
 	for _, n := range append([]*big.Int{priv.D}, priv.Primes...) {
 		out = append(out, n.String(), hex.EncodeToString(n.Bytes()))
@@ -252,32 +240,9 @@ func ecKey(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return encode("PRIVATE KEY", der)
+	return kektest.PEM("PRIVATE KEY", der)
 }
 
 // encryptedKey returns a key under passphrase, with a salt of 16 bytes and few
 // iterations.
-func encryptedKey(t *testing.T) string { return read(t, "testdata/encrypted.pem") }
-
-func encode(kind string, der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-func write(t *testing.T, path, text string, mode fs.FileMode) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), mode); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, mode); err != nil {
-		t.Fatal(err)
-	}
-}
+func encryptedKey(t *testing.T) string { return kektest.ReadFile(t, "testdata/encrypted.pem") }

@@ -17,11 +17,7 @@ import (
 // their names are not keys. It holds the names of one folder per level.
 func (s *Store) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
-		if err := ctx.Err(); err != nil {
-			yield(store.Info{}, err)
-			return
-		}
-		if err := prefix.CheckPrefix(); err != nil {
+		if err := store.CheckList(ctx, prefix); err != nil {
 			yield(store.Info{}, err)
 			return
 		}

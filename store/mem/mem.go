@@ -154,11 +154,7 @@ func (s *Store) clash(key store.Key) (store.Key, bool) {
 // List implements store.Lister. It yields the objects as they were when it began.
 func (s *Store) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
-		if err := ctx.Err(); err != nil {
-			yield(store.Info{}, err)
-			return
-		}
-		if err := prefix.CheckPrefix(); err != nil {
+		if err := store.CheckList(ctx, prefix); err != nil {
 			yield(store.Info{}, err)
 			return
 		}

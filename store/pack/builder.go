@@ -49,9 +49,6 @@ func NewBuilder(s *crypt.Secret, item crypt.ItemID, generation uint32, buf []byt
 	return b
 }
 
-// ID returns the pack's name.
-func (b *Builder) ID() ID { return b.id }
-
 // Slot is a reserved place for one frame.
 type Slot struct {
 	b      *Builder

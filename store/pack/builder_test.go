@@ -61,8 +61,8 @@ func TestManyWriters(t *testing.T) {
 	if _, err := pack.Scrub(object); err != nil {
 		t.Error(err)
 	}
-	r := pack.NewReader(put(t, b.ID(), object), secrets{1: s}, item)
-	got, err := r.Contents(t.Context(), b.ID())
+	r := pack.NewReader(put(t, contents.Pack, object), secrets{1: s}, item)
+	got, err := r.Contents(t.Context(), contents.Pack)
 	if err != nil || !got.Equal(contents) || len(got.Frames) != 320 {
 		t.Fatalf("%d frames, %v", len(got.Frames), err)
 	}
@@ -146,7 +146,7 @@ func TestFullPack(t *testing.T) {
 	b.Close()
 	body, c, err := b.Finish()
 	check(t, err)
-	r := pack.NewReader(put(t, b.ID(), slices.Concat(body...)), secrets{1: s}, item)
+	r := pack.NewReader(put(t, c.Pack, slices.Concat(body...)), secrets{1: s}, item)
 	if all := readAll(t, r, s, c); !bytes.Equal(all, raw) {
 		t.Error("the largest frame does not come back")
 	}

@@ -27,6 +27,7 @@ const (
 	blockSize    = 256 << 10
 	payloadIndex = 1<<32 - 1 // frame index of the payload in its seal
 	payloadHead  = 5         // codec, uint32 length
+	smallPayload = 1 << 10   // below it a payload is not compressed: it gains little, and an encoder takes 1.3 MiB
 )
 
 // MaxPayload is the largest payload of a sealed object, decompressed, in bytes.
@@ -121,7 +122,7 @@ func Scrub(object []byte) (crypt.Header, error) {
 	return h, nil
 }
 
-// appendPayload appends the sealed payload to object.
+// appendPayload appends the sealed payload to object, compressed by c unless that is nil.
 func appendPayload(object []byte, sealer *crypt.Object, payload []byte, c *chunk.Compressor) ([]byte, error) {
 	compressed, codec := payload, chunk.Stored
 	if c != nil {
@@ -150,14 +151,18 @@ func openPayload(opener *crypt.Object, sealed []byte) ([]byte, error) {
 	return chunk.NewDecompressorOf(MaxPayload).Decompress(nil, plain[payloadHead:], chunk.Codec(plain[0]), int(size))
 }
 
-// SealObject makes an object that is nothing but a sealed payload: an index or a
-// point. It is opened again and compared before it is returned.
+// SealObject makes an object that is nothing but a sealed payload: an index, a point,
+// a session. It is opened again and compared before it is returned.
 func SealObject(s *crypt.Secret, p crypt.Place, payload []byte) ([]byte, error) {
 	if len(payload) > MaxPayload {
 		return nil, fmt.Errorf("payload of %d bytes is above the limit of %d", len(payload), MaxPayload)
 	}
+	var compressor *chunk.Compressor
+	if len(payload) >= smallPayload {
+		compressor = chunk.NewCompressor(chunk.Default)
+	}
 	sealer, header := s.NewObject(p)
-	object, err := appendPayload(header, sealer, payload, chunk.NewCompressor(chunk.Default))
+	object, err := appendPayload(header, sealer, payload, compressor)
 	if err != nil {
 		return nil, err
 	}

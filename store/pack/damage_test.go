@@ -288,6 +288,26 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// TestSmallObject: what a backup and a prune leave for each other is mostly some tens of
+// bytes, and makes no encoder of a megabyte. What is worth it is still compressed.
+func TestSmallObject(t *testing.T) {
+	s := crypt.NewSecret()
+	text := bytes.Repeat([]byte("text "), 1000)
+	for _, n := range []int{0, 40, 1023} {
+		var o []byte
+		var err error
+		if used := allocated(func() { o, err = pack.SealObject(s, place, text[:n]) }); err != nil || used > 64<<10 {
+			t.Errorf("%d bytes: %d allocated, %v", n, used, err)
+		}
+		if got, err := pack.OpenObject(s, place, o); err != nil || !bytes.Equal(got, text[:n]) {
+			t.Errorf("%d bytes come back as %d: %v", n, len(got), err)
+		}
+	}
+	if o, err := pack.SealObject(s, place, text); err != nil || len(o) > 300 {
+		t.Errorf("%d bytes take %d, %v", len(text), len(o), err)
+	}
+}
+
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

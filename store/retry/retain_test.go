@@ -1,7 +1,10 @@
 package retry_test
 
 import (
+	"context"
 	"errors"
+	"iter"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,5 +38,47 @@ func TestRetainer(t *testing.T) {
 	}
 	if err := none.Retain(t.Context(), "a", until); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("by a store that cannot keep: %v", err)
+	}
+}
+
+// marked is a store in which "a", "b" and "c" are hidden, and that goes away twice while
+// it says so.
+type marked struct {
+	store.Store
+	calls *int
+}
+
+func (m marked) Concealed(context.Context, store.Key) iter.Seq2[store.Info, error] {
+	*m.calls++
+	return func(yield func(store.Info, error) bool) {
+		for i, key := range []store.Key{"a", "b", "c"} {
+			if i == *m.calls {
+				yield(store.Info{}, store.ErrUnavailable)
+				return
+			}
+			if !yield(store.Info{Key: key}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// TestConcealer: a listing of what is hidden goes on where it was cut off.
+func TestConcealer(t *testing.T) {
+	c, calls := &clock{}, 0
+	var got []store.Key
+	for info, err := range patient(marked{mem.New(mem.Config{}), &calls}, c).Concealed(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, info.Key)
+	}
+	if !slices.Equal(got, []store.Key{"a", "b", "c"}) || len(c.slept) != 2 {
+		t.Errorf("%q after %d waits", got, len(c.slept))
+	}
+	for _, err := range patient(forgetful{mem.New(mem.Config{})}, c).Concealed(t.Context(), "") {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("of a store that keeps no versions: %v", err)
+		}
 	}
 }

@@ -232,6 +232,23 @@ func (s *Store) holds(ctx context.Context, key store.Key, body store.Body) (bool
 
 // List implements store.Lister.
 func (s *Store) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info, error] {
+	return s.listing(ctx, func() iter.Seq2[store.Info, error] { return s.inner.List(ctx, prefix) })
+}
+
+// Concealed implements store.Concealer, if the inner store does.
+func (s *Store) Concealed(ctx context.Context, prefix store.Key) iter.Seq2[store.Info, error] {
+	return s.listing(ctx, func() iter.Seq2[store.Info, error] {
+		if c, ok := s.inner.(store.Concealer); ok {
+			return c.Concealed(ctx, prefix)
+		}
+		return func(yield func(store.Info, error) bool) {
+			yield(store.Info{}, fmt.Errorf("list versions: %w", errors.ErrUnsupported))
+		}
+	})
+}
+
+// listing is a listing in ascending order that begins anew behind what was yielded.
+func (s *Store) listing(ctx context.Context, list func() iter.Seq2[store.Info, error]) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
 		if err := ctx.Err(); err != nil {
 			yield(store.Info{}, err)
@@ -240,7 +257,7 @@ func (s *Store) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info
 		var last store.Key // the last one yielded
 		for e := s.begin(); ; {
 			before := last
-			more, err := s.listAfter(ctx, prefix, &last, yield)
+			more, err := listAfter(list(), &last, yield)
 			if err == nil || !more {
 				return
 			}
@@ -255,10 +272,10 @@ func (s *Store) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info
 	}
 }
 
-// listAfter yields what comes after last, which it moves on. More is false if the
-// caller has had enough.
-func (s *Store) listAfter(ctx context.Context, prefix store.Key, last *store.Key, yield func(store.Info, error) bool) (more bool, err error) {
-	for info, err := range s.inner.List(ctx, prefix) {
+// listAfter yields what of a listing comes after last, which it moves on. More is false
+// if the caller has had enough.
+func listAfter(all iter.Seq2[store.Info, error], last *store.Key, yield func(store.Info, error) bool) (more bool, err error) {
+	for info, err := range all {
 		if err != nil {
 			return true, err
 		}

@@ -67,7 +67,7 @@ func (s *Store) classifyAnswer(e minio.ErrorResponse) error {
 	case "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded":
 		return fmt.Errorf("%w: %s; make room, or raise the bucket's quota", store.ErrFull, text)
 	case "ObjectLockConfigurationNotFoundError", "InvalidBucketObjectLockConfiguration":
-		return fmt.Errorf("%w: the bucket has no object lock; make one with object lock on, or ask for no retention", errors.ErrUnsupported)
+		return fmt.Errorf("%w: the bucket has no object lock; use one that was made with it, or take the lock out of the vault's configuration", errors.ErrUnsupported)
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
 		return fmt.Errorf("%w: %s; correct the credentials (%s)", store.ErrDenied, text, s.source())
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired":

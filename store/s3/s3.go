@@ -9,7 +9,8 @@
 //   - Nothing is tried again here: that is package retry's. A connection that
 //     moves no byte for two minutes is cut.
 //   - In a bucket with versions, which object lock needs, Delete removes the
-//     version that is visible and leaves no delete marker.
+//     version that is visible and leaves no delete marker. What somebody else's
+//     marker hides is not there (store.ErrHidden), and is left as it is.
 //
 // A crash in the middle of a Put in parts leaves parts that nobody sees; the
 // bucket's lifecycle rule for incomplete uploads removes them.
@@ -40,8 +41,9 @@ type Store struct {
 }
 
 var (
-	_ store.Store    = (*Store)(nil)
-	_ store.Retainer = (*Store)(nil)
+	_ store.Store     = (*Store)(nil)
+	_ store.Retainer  = (*Store)(nil)
+	_ store.Concealer = (*Store)(nil)
 )
 
 // Open connects to the bucket and makes sure that it is there and that the
@@ -137,7 +139,14 @@ func (s *Store) Get(ctx context.Context, key store.Key, p []byte, off int64) err
 		}
 		return nil
 	}
-	if err := s.get(ctx, key, p, off); err != nil {
+	err := s.get(ctx, key, p, off)
+	if minio.ToErrorResponse(err).Code == minio.NoSuchKey {
+		// Only a HEAD tells what hides it.
+		if _, serr := s.stat(ctx, key); errors.Is(serr, store.ErrHidden) {
+			err = serr
+		}
+	}
+	if err != nil {
 		return s.fail(ctx, "get", key, err)
 	}
 	return nil
@@ -188,6 +197,9 @@ func (s *Store) stat(ctx context.Context, key store.Key) (minio.ObjectInfo, erro
 		if perr := s.probe(ctx); perr != nil {
 			return info, perr
 		}
+		if info.IsDeleteMarker {
+			return info, fmt.Errorf("%w (marker %s)", store.ErrHidden, info.VersionID)
+		}
 		return info, store.ErrNotExist
 	}
 	return info, err
@@ -217,11 +229,7 @@ func (s *Store) Delete(ctx context.Context, key store.Key) error {
 // List implements store.Lister. It passes over objects whose names are not keys.
 func (s *Store) List(ctx context.Context, prefix store.Key) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
-		if err := ctx.Err(); err != nil {
-			yield(store.Info{}, err)
-			return
-		}
-		if err := prefix.CheckPrefix(); err != nil {
+		if err := store.CheckList(ctx, prefix); err != nil {
 			yield(store.Info{}, err)
 			return
 		}

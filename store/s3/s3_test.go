@@ -146,6 +146,7 @@ func TestServer(t *testing.T) {
 		{"Retention", retention},
 		{"Large put onto an object", largeOntoObject},
 		{"Delete leaves no version", noVersions},
+		{"Hidden by somebody", hiddenBySomebody},
 		{"Bucket missing", bucketMissing},
 		{"Bucket goes away", bucketGoesAway},
 		{"Wrong credentials", wrongCredentials},
@@ -296,22 +297,6 @@ func retention(t *testing.T, m *testkit.MinIO) {
 	put(t, plain, "a", nil, store.PutOptions{})
 	if err := plain.Retain(t.Context(), "a", store.Retention{Until: until}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("retain in a bucket without object lock: %v", err)
-	}
-}
-
-// noVersions: where there are versions, a plain DELETE would hide the object and
-// free nothing.
-func noVersions(t *testing.T, m *testkit.MinIO) {
-	s := open(t, parse(t, m.URL("locked/versions")))
-	for range 2 {
-		put(t, s, "a", []byte("x"), store.PutOptions{})
-		if err := s.Delete(t.Context(), "a"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	opts := minio.ListObjectsOptions{Prefix: "versions/", Recursive: true, WithVersions: true}
-	for o := range m.Client(t).ListObjectsIter(t.Context(), "locked", opts) {
-		t.Errorf("there is still %s version %s, delete marker %v, %v", o.Key, o.VersionID, o.IsDeleteMarker, o.Err)
 	}
 }
 

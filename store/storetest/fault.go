@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/cofferbackup/coffer/store"
@@ -237,4 +238,38 @@ func (c *Crash) Dead() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.dead()
+}
+
+// AtEveryWrite tries a job with a crash at each of its writes, which happens or does not.
+// begin makes what the job works on anew, as the process sees it that crash is to kill; it
+// returns the job, and what is to be checked after it. It is called first with a crash
+// that never comes.
+func AtEveryWrite(t *testing.T, begin func(t *testing.T, crash *Crash) (job func() error, check func())) {
+	t.Helper()
+	count := NewCrash(0, NotApplied)
+	job, check := begin(t, count)
+	if err := job(); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	met := 0
+	for n := 1; n <= count.Writes(); n++ {
+		for _, how := range []Outcome{NotApplied, Applied} {
+			t.Run(fmt.Sprintf("write %d %v", n, how), func(t *testing.T) {
+				crash := NewCrash(n, how)
+				job, check := begin(t, crash)
+				if err := job(); err != nil && !errors.Is(err, ErrCrashed) {
+					t.Fatalf("the job died of something else: %v", err)
+				}
+				check()
+				if crash.Dead() { // how many writes there are differs a little from run to run
+					met++
+				}
+			})
+		}
+	}
+	t.Logf("%d crash points, 0 lost points", met)
+	if met < 2*count.Writes()-4 {
+		t.Errorf("only %d crash points of %d writes were met", met, count.Writes())
+	}
 }

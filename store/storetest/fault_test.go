@@ -85,6 +85,22 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	}
 }
 
+func TestAtEveryWrite(t *testing.T) {
+	begun, whole := 0, 0
+	storetest.AtEveryWrite(t, func(t *testing.T, crash *storetest.Crash) (func() error, func()) {
+		begun++
+		inner, n := mem.New(mem.Config{}), 0
+		return func() error { return job(t, crash.Store(inner), crash, &n) }, func() {
+			if _, err := inner.Stat(t.Context(), "a"); n == 1 && errors.Is(err, store.ErrNotExist) {
+				whole++
+			}
+		}
+	})
+	if begun != 1+4*2 || whole != 2 {
+		t.Errorf("the job began %d times and came to its end %d times, want 9 and 2", begun, whole)
+	}
+}
+
 // wantDead checks that nothing works any more.
 func wantDead(t *testing.T, s store.Store, crash *storetest.Crash) {
 	t.Helper()

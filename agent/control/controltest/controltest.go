@@ -159,29 +159,50 @@ func (b *Backend) Item(_ context.Context, name string) (control.Item, error) {
 }
 
 // Points implements control.Points.
-func (b *Backend) Points(ctx context.Context, item string) ([]control.Point, error) {
-	if item == "" {
-		return b.PointList, nil
+func (b *Backend) Points(ctx context.Context, req control.PointsRequest) iter.Seq2[control.Point, error] {
+	return func(yield func(control.Point, error) bool) {
+		if req.Item == "" {
+			for _, it := range b.ItemList {
+				for _, p := range b.pointsOf(it.Name, req.Last) {
+					if !yield(p, nil) {
+						return
+					}
+				}
+			}
+			return
+		}
+		if _, err := b.Item(ctx, req.Item); err != nil {
+			yield(control.Point{}, err)
+			return
+		}
+		for _, p := range b.pointsOf(req.Item, req.Last) {
+			if !yield(p, nil) {
+				return
+			}
+		}
 	}
-	if _, err := b.Item(ctx, item); err != nil {
-		return nil, err
-	}
+}
+
+// pointsOf are the points of an item, or the last ones.
+func (b *Backend) pointsOf(item string, last int) []control.Point {
 	var out []control.Point
 	for _, p := range b.PointList {
 		if p.Item == item {
 			out = append(out, p)
 		}
 	}
-	return out, nil
+	if last > 0 {
+		out = out[max(0, len(out)-last):]
+	}
+	return out
 }
 
 // Point implements control.Points, for "latest" and ids alone.
 func (b *Backend) Point(ctx context.Context, item, point string) (control.Point, error) {
-	all, err := b.Points(ctx, item)
-	if err != nil {
+	if _, err := b.Item(ctx, item); err != nil {
 		return control.Point{}, err
 	}
-	for _, p := range slices.Backward(all) {
+	for _, p := range slices.Backward(b.pointsOf(item, 0)) {
 		if point == "latest" || p.ID == point {
 			return p, nil
 		}

@@ -42,8 +42,7 @@ func (b *Backend) ReleasePoint(ctx context.Context, req control.PointRelease) (c
 
 // ForgetPoints implements control.Retention. PointList stays as it is.
 func (b *Backend) ForgetPoints(ctx context.Context, req control.PointForget) ([]control.Point, error) {
-	all, err := b.Points(ctx, req.Item)
-	if err != nil {
+	if _, err := b.Item(ctx, req.Item); err != nil {
 		return nil, err
 	}
 	var gone []control.Point
@@ -51,6 +50,12 @@ func (b *Backend) ForgetPoints(ctx context.Context, req control.PointForget) ([]
 		p, err := b.Point(ctx, req.Item, name)
 		if err != nil {
 			return nil, err
+		}
+		if p.ID != name {
+			return nil, &control.Error{
+				Code: control.CodeBadRequest, Message: fmt.Sprintf("%q is not the id of a point of %s; the point that it picks is %s", name, req.Item, p.ID),
+				Next: fmt.Sprintf("if that is the one: coffer point forget %s@%s", req.Item, p.ID),
+			}
 		}
 		if len(p.Holds) > 0 {
 			return nil, &control.Error{
@@ -61,7 +66,7 @@ func (b *Backend) ForgetPoints(ctx context.Context, req control.PointForget) ([]
 		p.Goes = b.Now.AddDate(0, 0, 3)
 		gone = append(gone, p)
 	}
-	if len(gone) == len(all) && !req.AllowEmpty {
+	if len(gone) == len(b.pointsOf(req.Item, 0)) && !req.AllowEmpty {
 		return nil, &control.Error{
 			Code: control.CodeConflict, Message: fmt.Sprintf("%s would have no point left", req.Item),
 			Next: "if that is meant, say so: --allow-empty",

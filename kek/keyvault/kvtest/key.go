@@ -268,9 +268,7 @@ func (s *Server) bringBack(v *vault, k *key) {
 	})
 }
 
-// Purge destroys a deleted key at once, if purge protection is off.
-func (s *Server) Purge(vault, name string) { s.must(s.purge(vault, name)) }
-
+// purge destroys a deleted key at once, if purge protection is off.
 func (s *Server) purge(vaultName, name string) error {
 	defer s.changed()
 	s.mu.Lock()

@@ -1,0 +1,87 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/store"
+)
+
+// strange is the last look at what backups and prunes have left for each other.
+type strange struct {
+	at    time.Time
+	found []control.Problem
+}
+
+// fewAgain is how long a look at the records of few items counts; of many it would be a
+// listing for each of them all the time.
+const fewAgain = time.Minute
+
+// Strange says which holds, marks and other records of an item do not open.
+func (it *Item) Strange(ctx context.Context) ([]control.Problem, error) {
+	again := fewAgain
+	if len(it.Vault.set.cfg.Settings().Items) > FewItems {
+		again = OthersOnce
+	}
+	it.Vault.mu.Lock()
+	last, ok := it.Vault.strange[it.Name()]
+	it.Vault.mu.Unlock()
+	if ok && it.Vault.set.cfg.Clock().Sub(last.at).Abs() < again {
+		return last.found, nil
+	}
+	counts, first := make(map[string]int), make(map[string]error)
+	for key, err := range it.CheckRecords(ctx) {
+		switch {
+		case err == nil:
+		case errors.Is(err, crypt.ErrDamaged) || errors.Is(err, store.ErrShort):
+			kind := strings.Split(string(key)+"///", "/")[2] // items/<item>/<kind>/
+			if counts[kind]++; counts[kind] == 1 {
+				first[kind] = fmt.Errorf("%s: %w", key, err)
+			}
+		case key == "":
+			return nil, fault.Of(err)
+		}
+	}
+	var found []control.Problem
+	for _, k := range []struct{ kind, one, next string }{
+		{"holds", "a hold does not open, so that no point may go", holdNext},
+		{"marks", "a mark of a prune does not open, so that backups lean on little that is there", "the next prune removes it: coffer prune %s; which one it is: coffer verify %s"},
+		{"repacks", "a record of packs that were rewritten does not open, so that points may lack them", "see what is affected: coffer verify %s"},
+	} {
+		if n := counts[k.kind]; n > 0 {
+			says := fmt.Sprintf("%s: %v", k.one, first[k.kind])
+			if n > 1 {
+				says += fmt.Sprintf(" (and %d more)", n-1)
+			}
+			found = append(found, control.Problem{Subject: "item " + it.Name(), Message: says, Next: strings.ReplaceAll(k.next, "%s", it.Name())})
+		}
+	}
+	it.Vault.mu.Lock()
+	defer it.Vault.mu.Unlock()
+	it.Vault.strange[it.Name()] = strange{it.Vault.set.cfg.Clock(), found}
+	return found, nil
+}
+
+// holdNext is what to do about a hold that does not open; %s is the item.
+const holdNext = "find out who changed it; coffer verify %s names each one, and if nobody can put it back, delete that object from the store by hand"
+
+// DamagedHold returns err with what to do about it, if a hold that does not open is why
+// nothing may go.
+func (it *Item) DamagedHold(ctx context.Context, err error) error {
+	if !errors.Is(err, crypt.ErrDamaged) {
+		return err
+	}
+	for key, cause := range it.CheckRecords(ctx) {
+		if cause != nil && strings.HasPrefix(string(key), string(it.HoldKey(""))) {
+			says := fmt.Sprintf("a hold of %s does not open, so nothing may go: %s: %v", it.Name(), key, cause)
+			return fault.New(control.Error{Code: control.CodeDamaged, Message: says, Next: strings.ReplaceAll(holdNext, "%s", it.Name())}, err)
+		}
+	}
+	return err
+}

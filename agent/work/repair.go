@@ -1,0 +1,59 @@
+package work
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/queue"
+	"github.com/cofferbackup/coffer/agent/repair"
+	"github.com/cofferbackup/coffer/agent/vault"
+	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/restore"
+	"github.com/cofferbackup/coffer/store"
+	"github.com/cofferbackup/coffer/store/pack"
+)
+
+// repair mends an item that nobody else of this agent works on.
+func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
+	level, err := chunk.ParseLevel(w.cfg.Settings().Vaults[it.Vault.Name].Compression)
+	if err != nil {
+		return err
+	}
+	done, err := repair.Run(ctx, repair.Config{
+		Item: it.Item, Index: it.Index, Packs: it.Vault.Store, Level: level, Host: w.cfg.Host, Clock: w.cfg.Clock,
+		Options: store.PutOptions{Retention: w.cfg.Vaults.Retention(it.Vault.Name)},
+		Verify: func(ctx context.Context, read func(pack.ID) bool) (restore.Report, error) {
+			w.job.Follow(w.progress)
+			return w.check(ctx, it, restore.VerifyConfig{Read: read})
+		},
+		BringUp: it.BringUpPacks,
+		Backup:  func(ctx context.Context) (string, error) { return w.again(ctx, it, level) },
+	})
+	for _, line := range done.Repaired {
+		w.job.Note("info", line)
+	}
+	w.out.Repaired = append(w.out.Repaired, done.Repaired[:min(len(done.Repaired), queue.MaxNotes)]...)
+	if err != nil {
+		return err
+	}
+	if done.Unread != nil {
+		w.job.Note("warning", fmt.Sprintf("the source cannot be read again, so nothing was stored again: %v", done.Unread))
+	}
+	w.found(done.Left.Findings, 0)
+	w.lost = done.Left.Points
+	return nil
+}
+
+// again backs the item up, every file read.
+func (w *verifier) again(ctx context.Context, it *vault.Item, level chunk.Level) (string, error) {
+	if _, err := w.cfg.Rules.MayWrap(ctx, it.Vault); err != nil {
+		return "", err
+	}
+	result, err := w.backup(ctx, w.job, it, control.BackupRequest{Item: it.Name(), FullRead: true}, level)
+	if err != nil {
+		return "", err
+	}
+	p := result.Point
+	return fmt.Sprintf("point %s, %d files, %d bytes of them stored anew", p.ID, p.Stats.Files, p.Stats.NewBytes), nil
+}
