@@ -97,7 +97,8 @@ type Parts struct {
 	Secret func(ref string) ([]byte, error)
 	// Target makes the target for a folder of this host.
 	Target func(path string) (target.Target, error)
-	// Index opens the local index kept at path.
+	// Index opens the local index kept at path, or one in memory if that is "". What the
+	// disk does not do, then and later, is a durable.Fault.
 	Index func(ctx context.Context, path string) (vault.Index, error)
 }
 
@@ -182,7 +183,7 @@ func open(ctx context.Context, cfg Config) (*Agent, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
-	st, err := state.Open(dir)
+	st, err := state.Open(dir, cfg.Log)
 	if errors.Is(err, durable.ErrLocked) {
 		return nil, fmt.Errorf("%w: %s: stop that one first, or give this one an agent.state of its own", ErrStateBusy, dir)
 	}

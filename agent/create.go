@@ -122,7 +122,7 @@ func (a *Agent) recoverySheet(name string, v *catalog.Vault, ring *kek.Ring) str
 func (a *Agent) record(ctx context.Context, e audit.Event) error {
 	if err := a.audit.Record(context.WithoutCancel(ctx), e); err != nil {
 		return &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("the audit log cannot be written, so nothing is done: %v", err),
-			Next: "make room in, or mend, the agent's state folder; then check it: coffer audit verify"}
+			Next: fault.RecordNext}
 	}
 	return nil
 }

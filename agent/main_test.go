@@ -94,7 +94,7 @@ type bench struct {
 	keys     *provider
 	settings *config.Config
 	around   func(store.Store) store.Store // what the agent has of a store; nil: all of it
-	indexed  func(vault.Index) vault.Index // what it has of an index; nil: all of it
+	indexed  func(vault.Index) vault.Index // what it has of an index on disk; nil: all of it
 	*control.Client
 	stop func()
 }
@@ -232,7 +232,7 @@ func (b *bench) parts(log *slog.Logger) agent.Parts {
 		Target: func(path string) (target.Target, error) { return targetfiles.New(targetfiles.Config{Path: path}) },
 		Index: func(ctx context.Context, path string) (vault.Index, error) {
 			ix, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log})
-			if err != nil || b.indexed == nil {
+			if err != nil || path == "" || b.indexed == nil {
 				return ix, err
 			}
 			return b.indexed(ix), nil

@@ -15,6 +15,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -44,9 +45,10 @@ func (a *Agent) status(ctx context.Context, look func(context.Context) ([]contro
 	}
 	for _, c := range doctor.Room(a.state.Dir()) {
 		if c.Outcome == control.CheckBad {
-			s.Problems = append(s.Problems, control.Problem{Subject: "state folder", Message: a.state.Dir() + ": " + c.Says, Next: c.Next})
+			s.Problems = append(s.Problems, control.Problem{Subject: state.Subject, Message: a.state.Dir() + ": " + c.Says, Next: c.Next})
 		}
 	}
+	s.Problems = append(s.Problems, a.state.Aside()...)
 	s.Problems = append(s.Problems, a.tell.Problems()...)
 	asked := make(map[string]alarm.Asked)
 	for name, v := range a.settings().Vaults {

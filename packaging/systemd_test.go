@@ -92,7 +92,7 @@ $ coffer restore etc /srv/restored; echo $?
 $ systemctl stop cofferd; rm -r /etc/systemd/system/cofferd.service.d; mv /srv/backup /var/lib/coffer/vault; chown -R root: /var/lib/coffer/vault; cp /root/coffer.yaml /etc/coffer; systemctl daemon-reload; systemctl start cofferd; systemctl is-active cofferd
 
 # Remove, and purge: never a backup, never a key.
-$ dpkg --remove coffer
+$ touch /var/lib/coffer/custody.json.damaged; dpkg --remove coffer
 $ systemctl is-active cofferd; ls /run/coffer /usr/bin/coffer
 $ dpkg --purge coffer
 $ ls -A /etc/coffer /var/lib/coffer

@@ -12,7 +12,9 @@
 // and the hash of its last line; the last line of a file that is not written any more
 // is of kind log.sealed and says how many lines come before it. The file head has
 // the number and hash of the last line, so that lines missing at the end are noticed.
-// Lines that a crash tore are moved to files NNNNNN.SEQ-N.torn, and a line says so.
+// Room for some thousand lines is kept behind the last one, and for the head in
+// head.spare, so that keys can be used and backups restored for a while after the disk
+// is full. Lines that a crash tore are moved to files NNNNNN.SEQ-N.torn, and a line says so.
 //
 // Invariants:
 //   - What Record returned without an error is on disk.
@@ -124,6 +126,7 @@ var (
 // Bounds of what is written and read.
 const (
 	defaultSize = 16 << 20
+	maxReserve  = 1 << 20  // bytes of room kept on the disk: some thousand events
 	maxSays     = 8 << 10  // bytes of Says; the rest is cut off
 	maxEvent    = 64 << 10 // bytes of all texts of an event
 	maxLine     = 1 << 20  // bytes of a line
@@ -134,7 +137,8 @@ const (
 // use, and events recorded at once share the cost.
 //
 // After an error the event may be in the log or not. A caller must then refuse the
-// operation that the event is about: an agent whose disk is full works with no key.
+// operation that the event is about: an agent whose disk is full works with no key, once
+// the room is used up that the log has kept for that.
 // The next Record tries again; the log is whole in any case. Once ctx is done nothing
 // is written; it is not looked at after the writing began.
 func (l *Log) Record(ctx context.Context, e Event) error {

@@ -33,6 +33,8 @@ func (quick) Replace(path string, data []byte) error {
 	return os.Rename(path+".new", path)
 }
 
+func (d quick) Update(path string, data []byte) error { return d.Replace(path, data) }
+
 func (d quick) Open(path string) (audit.File, error) {
 	f, err := d.OSDisk.Open(path)
 	if err != nil {
@@ -78,6 +80,9 @@ func (d *faulty) do(whole, half func() error) error {
 func (d *faulty) Replace(path string, data []byte) error {
 	return d.do(func() error { return d.quick.Replace(path, data) }, nil)
 }
+
+// Update is as atomic.
+func (d *faulty) Update(path string, data []byte) error { return d.Replace(path, data) }
 
 func (d *faulty) Seal(path string) error {
 	return d.do(func() error { return d.quick.Seal(path) }, nil)

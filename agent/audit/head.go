@@ -19,7 +19,10 @@ type mark struct {
 	File string `json:"file"`
 }
 
-var errNoHead = errors.New("the head file is missing")
+var (
+	errNoHead  = errors.New("the head file is missing")
+	errBadHead = errors.New("the head file is damaged")
+)
 
 func headPath(dir string) string { return filepath.Join(dir, "head") }
 
@@ -31,8 +34,8 @@ func (m mark) encode() []byte {
 	return append(data, '\n')
 }
 
-// readHead reads the head file: errNoHead if there is none, another error if it is
-// damaged.
+// readHead reads the head file: errNoHead if there is none, errBadHead if it is damaged,
+// another error if its disk does not read it.
 func readHead(dir string) (mark, error) {
 	data, err := os.ReadFile(headPath(dir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -44,7 +47,7 @@ func readHead(dir string) (mark, error) {
 	var m mark
 	err = json.Unmarshal(data, &m)
 	if err != nil || m.Seq < 1 || !isHash(m.Hash) || number(m.File) == 0 || string(m.encode()) != string(data) {
-		return mark{}, errors.New("the head file is damaged")
+		return mark{}, errBadHead
 	}
 	return m, nil
 }

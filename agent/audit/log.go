@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cofferbackup/coffer/internal/durable"
@@ -33,8 +34,10 @@ type Log struct {
 	closed  bool
 	file    file // nil if there is none to write to
 	end     end
-	dirty   bool // bytes may be behind the end, of a write that went wrong
-	behind  bool // the head file may be older than the end
+	dirty   bool  // bytes may be behind the end, of a write that went wrong
+	behind  bool  // the head file may be older than the end
+	room    int64 // the file can grow to this size though the disk fills up
+	short   bool  // there was no more room to be had when it was last asked for
 	outlets []*outlet
 }
 
@@ -171,7 +174,7 @@ func (l *Log) write(events []Line) error {
 	if err != nil {
 		return err
 	}
-	if l.end.lines > 1 && next.size > l.max {
+	if l.end.lines > 1 && next.size > l.max && !l.short { // a new file needs room
 		if err := l.rotate(); err != nil {
 			return err
 		}
@@ -188,12 +191,34 @@ func (l *Log) settle() error {
 		if err := l.file.Truncate(l.end.size); err != nil {
 			return fmt.Errorf("take back what was half written: %w", err)
 		}
-		l.dirty = false
+		l.dirty, l.room = false, 0 // cutting off gives back what was reserved
+		l.reserve()
 	}
 	if l.behind {
 		return l.writeHead()
 	}
 	return nil
+}
+
+// reserve keeps room on the disk for what comes next, so that keys can be used, and
+// backups restored, for a while after it is full. Without any the log goes on as long as
+// it can.
+func (l *Log) reserve() {
+	want := min(maxReserve, l.max)
+	if l.file == nil || l.room-l.end.size >= want/2 {
+		return
+	}
+	err := l.file.Reserve(l.end.size, want)
+	if l.short = errors.Is(err, syscall.ENOSPC); err == nil {
+		l.room = l.end.size + want
+	}
+}
+
+// giveBack gives back the room behind the end of a file that nothing is added to.
+func (l *Log) giveBack(e end) {
+	if err := l.file.Truncate(e.size); err != nil {
+		l.log.Warn("file of the audit log keeps more room than it needs", "file", fileName(e.file), "err", err)
+	}
 }
 
 // chain gives events their numbers and hashes, and returns their bytes and the end
@@ -227,6 +252,7 @@ func (l *Log) append(data []byte, next end) error {
 		return fmt.Errorf("write %s to disk: %w", fileName(l.end.file), err)
 	}
 	l.dirty, l.end = false, next
+	l.reserve()
 	l.send(data)
 	// A crash here leaves the head file behind the log. Opening brings it up.
 	return l.writeHead()
@@ -235,7 +261,7 @@ func (l *Log) append(data []byte, next end) error {
 func (l *Log) writeHead() error {
 	l.behind = true
 	m := mark{Seq: l.end.seq, Hash: l.end.hash, File: fileName(l.end.file)}
-	if err := l.disk.Replace(headPath(l.dir), m.encode()); err != nil {
+	if err := l.disk.Update(headPath(l.dir), m.encode()); err != nil {
 		return fmt.Errorf("write the head file: %w", err)
 	}
 	l.behind = false
@@ -279,10 +305,12 @@ func (l *Log) begin() error {
 		return fmt.Errorf("begin %s: %w", fileName(next.file), err)
 	}
 	if l.file != nil {
+		l.giveBack(before)
 		l.close(l.file, before.file)
 	}
 	l.seal(before.file)
-	l.file, l.end, l.dirty = f, next, false
+	l.file, l.end, l.dirty, l.room = f, next, false, 0
+	l.reserve()
 	l.send(data)
 	return l.writeHead()
 }

@@ -30,8 +30,10 @@ func (l *Log) resume() error {
 		// A crash before the first head file leaves one line. More are too many, and
 		// walk says so.
 		head = mark{Hash: origin, File: fileName(1)}
-	default:
+	case missing, errors.Is(err, errBadHead):
 		why = err.Error()
+	default: // it may be as it should be
+		return err
 	}
 	if why == "" {
 		w := walk{dir: l.dir, head: head, found: head.Seq == 0}
@@ -175,6 +177,7 @@ func (l *Log) carryOn(torn []byte) error {
 		return err
 	}
 	l.seal(l.end.file - 1)
+	l.reserve()
 	if len(aside) == 0 {
 		return l.settle()
 	}

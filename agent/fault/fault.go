@@ -15,6 +15,7 @@ import (
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
+	"github.com/cofferbackup/coffer/internal/durable"
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/restore/target"
@@ -28,7 +29,9 @@ var faults = [...]struct {
 	code control.Code
 	next string
 }{
-	{keyring.ErrUnrecorded, control.CodeFailed, "make room in, or mend, the agent's state folder; then check it: coffer audit verify"},
+	{keyring.ErrUnrecorded, control.CodeFailed, RecordNext},
+	{durable.ErrDamaged, control.CodeFailed, "run it again: what is damaged is set aside and built anew from the vault. And look at the disk of the agent's state folder: dmesg"},
+	{durable.ErrState, control.CodeFailed, stateNext},
 	{keyring.ErrStale, control.CodeKeysInaccessible, "put that version back where it was; coffer key list shows what there is"},
 	{kek.ErrUnreachable, control.CodeKeysInaccessible, "see that the token or key service is up, then try again: coffer key list shows each key"},
 	{kek.ErrDenied, control.CodeKeysInaccessible, "check the key's PIN, permissions and state; coffer key list shows each key"},
@@ -77,6 +80,9 @@ const HiddenNext = "find out who deleted it, and from where; to have it back, ta
 
 // stateNext is what to do about a fault of a disk that is neither a store's nor a target's.
 const stateNext = "make room on the disk of the agent's state folder, or mend it: coffer doctor looks at it"
+
+// RecordNext is what an operator does when the audit log cannot be written.
+const RecordNext = "make room in, or mend, the agent's state folder; then check it: coffer audit verify. What cannot wait is restored without the agent: cofferd rescue"
 
 // Of gives an error the code and the next step with which it travels. One that has them
 // stays as it is, and one of no known kind too.

@@ -43,7 +43,7 @@ func readKept(path string) (map[string]*fault, error) {
 	if info.Size() > maxKept {
 		return none, fmt.Errorf("read %s: %d bytes are too many", path, info.Size())
 	}
-	raw, err := os.ReadFile(path)
+	raw, err := durable.ReadSealed(path)
 	if err != nil {
 		return none, err
 	}
@@ -80,7 +80,7 @@ func (n *Notifier) save() {
 	raw, err := json.Marshal(kept{keptVersion, n.faults})
 	n.mu.Unlock()
 	if err == nil {
-		err = durable.WriteFile(n.cfg.Path, raw)
+		err = durable.WriteSealed(n.cfg.Path, raw)
 	}
 	if err != nil {
 		n.cfg.Log.Warn("what was told is not written down", "err", err)

@@ -17,7 +17,7 @@ import (
 // Each yields the points of an item, or only the last so many, oldest first.
 func (b *Book) Each(ctx context.Context, name string, last int) iter.Seq2[control.Point, error] {
 	return func(yield func(control.Point, error) bool) {
-		it, synced, err := b.cfg.Vaults.Remembering(ctx, name)
+		it, synced, err := b.cfg.Vaults.RememberingToRead(ctx, name)
 		if err != nil {
 			yield(control.Point{}, err)
 			return

@@ -39,9 +39,10 @@ func (b *Book) Open(ctx context.Context, name, selector, to string) (*vault.Item
 	return it, p, err
 }
 
-// OpenNoting is Open for who has somebody to tell what PickReadable notes.
+// OpenNoting is Open for who has somebody to tell what PickReadable notes, and that the
+// local index cannot be used.
 func (b *Book) OpenNoting(ctx context.Context, name, selector, to string) (*vault.Item, *catalog.Point, []string, error) {
-	it, err := b.cfg.Vaults.Item(ctx, name)
+	it, err := b.cfg.Vaults.ToRead(ctx, name)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -50,7 +51,7 @@ func (b *Book) OpenNoting(ctx context.Context, name, selector, to string) (*vaul
 		it.Close()
 		return nil, nil, nil, err
 	}
-	return it, p, notes, nil
+	return it, p, append(notes, it.Unindexed()...), nil
 }
 
 // Pick reads the point that a selector means.
@@ -60,7 +61,7 @@ func (b *Book) Pick(ctx context.Context, it *vault.Item, selector, to string) (p
 		if other = b.preflight(ctx, it, name, to); other != nil {
 			return nil // with an older point it would be no better
 		}
-		other = it.WhenUp(ctx, func() error {
+		other = it.WhenUpToRead(ctx, func() error {
 			p, err = it.Read(ctx, name)
 			return nil
 		})

@@ -65,11 +65,11 @@ type Book struct {
 }
 
 // Open reads the book at path; one that is not there is empty. One that cannot be read
-// is an error, and the book that is returned is empty and usable: losing it loses no
-// proof that cannot be made again.
+// is an error, and the book that is returned is empty and usable; a damaged one is set
+// aside. Losing it loses no proof that cannot be made again.
 func Open(path string) (*Book, error) {
 	b := &Book{path: path, entries: make(map[string]Entry)}
-	raw, err := os.ReadFile(path)
+	raw, err := durable.ReadSealed(path)
 	if err == nil {
 		err = json.Unmarshal(raw, &b.entries)
 	}
@@ -106,7 +106,7 @@ func (b *Book) Change(vault, item string, change func(*Entry)) error {
 		err = os.MkdirAll(filepath.Dir(b.path), 0o700)
 	}
 	if err == nil {
-		err = durable.WriteFile(b.path, raw)
+		err = durable.WriteSealed(b.path, raw)
 	}
 	if err != nil {
 		return fmt.Errorf("write proofs: %w", err)

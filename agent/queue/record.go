@@ -32,12 +32,16 @@ func (q *Queue) read() error {
 		return err
 	}
 	for _, f := range files {
-		id, err := strconv.ParseInt(strings.TrimSuffix(f.Name(), ".json"), 10, 64)
+		name, aside := strings.CutSuffix(f.Name(), durable.AsideSuffix)
+		id, err := strconv.ParseInt(strings.TrimSuffix(name, ".json"), 10, 64)
 		if err != nil || id <= 0 {
 			continue
 		}
 		q.last = max(q.last, id)
-		raw, err := os.ReadFile(filepath.Join(q.cfg.Dir, f.Name()))
+		if aside {
+			continue
+		}
+		raw, err := durable.ReadSealed(filepath.Join(q.cfg.Dir, name))
 		var r record
 		if err != nil || json.Unmarshal(raw, &r) != nil || r.ID != id {
 			q.cfg.Log.Warn("record of a job is not readable", "file", f.Name(), "err", err)
@@ -64,7 +68,7 @@ func (q *Queue) save(j *Job) {
 	state, notes, _ := j.look()
 	raw, err := json.Marshal(record{state, notes})
 	if err == nil {
-		err = durable.WriteFile(q.path(j.id), raw)
+		err = durable.WriteSealed(q.path(j.id), raw)
 	}
 	if err != nil {
 		q.cfg.Log.Warn("record of a job not written", "job", j.id, "err", err)

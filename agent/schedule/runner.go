@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"sync"
 	"time"
 
@@ -54,14 +53,15 @@ type Memory interface {
 	Write(data []byte) error
 }
 
-// File is a Memory in a file of that path.
+// File is a Memory in a file of that path, for a JSON object. One that is damaged is set
+// aside.
 type File string
 
 // Read implements Memory.
-func (f File) Read() ([]byte, error) { return os.ReadFile(string(f)) }
+func (f File) Read() ([]byte, error) { return durable.ReadSealed(string(f)) }
 
 // Write implements Memory.
-func (f File) Write(data []byte) error { return durable.WriteFile(string(f), data) }
+func (f File) Write(data []byte) error { return durable.WriteSealed(string(f), data) }
 
 // Runner is safe for concurrent use.
 type Runner struct {

@@ -405,7 +405,7 @@ func TestFile(t *testing.T) {
 	if _, err := f.Read(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("before anything was written: %v", err)
 	}
-	for _, text := range []string{"one", "another"} {
+	for _, text := range []string{`{"one":1}`, `{"another":2}`} {
 		if err := f.Write([]byte(text)); err != nil {
 			t.Fatal(err)
 		}

@@ -46,8 +46,8 @@ func (s *Folder) Floors(id crypt.VaultID, log *slog.Logger) (*Floors, error) {
 	if err := s.KeepFloors(id, f); err != nil {
 		return nil, err
 	}
-	if err := load(f.path, &f.epochs); err != nil {
-		return nil, fmt.Errorf("%w: remove it: key records that were put back since are then not noticed", err)
+	if err := load(f.path, &f.epochs, log); err != nil {
+		return nil, fmt.Errorf("%w: mend its disk; or remove it: key records that were put back since are then not noticed", err)
 	}
 	return f, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,16 +27,22 @@ import (
 //	audit/                        what was done with keys (package audit)
 //	index/<vault id>/<item id>    local indexes, rebuilt at need
 //	jobs/<number>.json            what ran
+//	schedule.json                 when policies ran last
+//	proofs.json                   what was proved of backups
+//	notify.json                   what was told
 //
+// A file that is damaged is set aside under its name and .damaged, and what was in it is as
+// good as lost (aside.go). One that cannot be read, as its disk does not, is an error.
 // Without custody.json and floors the agent cannot tell that keys or records went
 // back to older ones while it was not looking; it works all the same.
 type Folder struct {
 	dir  string
 	lock *os.File
 
-	mu   sync.Mutex
-	ids  map[string]string // vault id by name in the config
-	kept kept
+	mu     sync.Mutex
+	ids    map[string]string // vault id by name in the config
+	kept   kept
+	behind bool // custody.json is older than kept: it could not be written
 }
 
 // kept is what custody.json holds.
@@ -47,19 +54,19 @@ type kept struct {
 }
 
 // Open takes a folder, or returns durable.ErrLocked if another agent has it.
-func Open(dir string) (*Folder, error) {
+func Open(dir string, log *slog.Logger) (*Folder, error) {
 	lock, err := durable.Lock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
 	s := &Folder{dir: dir, lock: lock, ids: make(map[string]string)}
-	if err := load(s.Path("vaults.json"), &s.ids); err != nil {
+	if err := load(s.Path("vaults.json"), &s.ids, log); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("%w: remove it and write the ids of the vaults into the config", err)
+		return nil, fmt.Errorf("%w: mend its disk; or remove it, and write the ids of the vaults into the config", err)
 	}
-	if err := load(s.Path("custody.json"), &s.kept); err != nil {
+	if err := load(s.Path("custody.json"), &s.kept, log); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("%w: remove it; then check every key: coffer key check", err)
+		return nil, fmt.Errorf("%w: mend its disk; or remove it, and check every key then: coffer key check", err)
 	}
 	return s, nil
 }
@@ -72,16 +79,21 @@ func (s *Folder) Path(name ...string) string {
 	return filepath.Join(append([]string{s.dir}, name...)...)
 }
 
-// load reads a file of the state into v, which stays as it is if there is none.
-func load(path string, v any) error {
-	raw, err := os.ReadFile(path)
+// load reads a file of the state into v, which stays as it is if there is none, or if it
+// was damaged and is set aside.
+func load(path string, v any, log *slog.Logger) error {
+	raw, err := durable.ReadSealed(path)
 	if err == nil {
 		err = json.Unmarshal(raw, v)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read %s: %w", path, err)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, durable.ErrDamaged):
+		log.Error("a file of the state is damaged, and goes on without what was in it", "err", err, "next", "coffer status")
+		return nil
 	}
-	return nil
+	return fmt.Errorf("read %s: %w", path, err)
 }
 
 func save(path string, v any) error {
@@ -89,7 +101,7 @@ func save(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(path, raw)
+	return durable.WriteSealed(path, raw)
 }
 
 // ID returns the pinned id of a vault.
@@ -181,12 +193,30 @@ func (s *Folder) SetOpeners(vault string, fingerprints []string) error {
 	})
 }
 
-// keep changes custody.json.
+// keep changes custody.json. After an error the change counts until the process ends, and
+// is written as soon as that can be done.
 func (s *Folder) keep(change func(*kept)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.kept)
-	return save(s.Path("custody.json"), s.kept)
+	return s.write()
+}
+
+// Settle writes what could not be written before.
+func (s *Folder) Settle() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.behind {
+		return nil
+	}
+	return s.write()
+}
+
+// write is called with mu held.
+func (s *Folder) write() error {
+	err := save(s.Path("custody.json"), s.kept)
+	s.behind = err != nil
+	return err
 }
 
 // IndexPath returns where the local index of an item is kept.

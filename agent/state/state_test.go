@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 
 func open(t *testing.T, dir string) *state.Folder {
 	t.Helper()
-	s, err := state.Open(dir)
+	s, err := state.Open(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +29,7 @@ func open(t *testing.T, dir string) *state.Folder {
 func TestRemembered(t *testing.T) {
 	dir, id := t.TempDir(), crypt.VaultID{1, 2, 3}
 	s := open(t, dir)
-	if _, err := state.Open(dir); !errors.Is(err, durable.ErrLocked) {
+	if _, err := state.Open(dir, slog.New(slog.DiscardHandler)); !errors.Is(err, durable.ErrLocked) {
 		t.Errorf("a second agent got %v", err)
 	}
 	used := keyring.Version{Fingerprint: "f1", Since: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)}
@@ -61,7 +62,8 @@ func TestRemembered(t *testing.T) {
 }
 
 // TestFloors: the newest epochs are kept from one start to the next, also those that were
-// seen before the vault had a place for them.
+// seen before the vault had a place for them. A damaged file is set aside, and that is
+// told; one that cannot be read is an error.
 func TestFloors(t *testing.T) {
 	dir, id, log := t.TempDir(), crypt.VaultID{7}, slog.New(slog.DiscardHandler)
 	s := open(t, dir)
@@ -85,10 +87,23 @@ func TestFloors(t *testing.T) {
 	if got := f.Floor("vault", 2); got != 0 {
 		t.Errorf("the floor of a generation that was never seen is %d", got)
 	}
-	if err := os.WriteFile(s.Path("floors", id.String()+".json"), []byte("{"), 0o600); err != nil {
+	path := s.Path("floors", id.String()+".json")
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Floors(id, log); err == nil {
-		t.Error("a file that cannot be read is taken for an empty one: nothing put back would be noticed")
+	if got := s.Aside(); len(got) > 0 {
+		t.Errorf("before it was read: %+v", got)
+	}
+	if f, err = s.Floors(id, log); err != nil || f.Floor("vault", 1) != 0 {
+		t.Errorf("of a damaged file: %v", err)
+	}
+	if got := s.Aside(); len(got) != 1 || got[0].Subject != state.Subject || !strings.Contains(got[0].Message, path+" was damaged") || !strings.Contains(got[0].Next, "recovery sheet") {
+		t.Errorf("of a damaged file is told: %+v", got)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Floors(id, log); !errors.Is(err, durable.ErrState) {
+		t.Errorf("a file that cannot be read is taken for an empty one, so that nothing put back would be noticed: %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/notify"
 	"github.com/cofferbackup/coffer/agent/notify/message"
+	"github.com/cofferbackup/coffer/agent/state"
 )
 
 // told is what a look has found: what is wrong, by what it is about, and about what it
@@ -54,6 +55,12 @@ func (t *Teller) found(s control.Status, gone map[string]int) told {
 	}
 	if says := t.auditFault(); says != "" {
 		out.add(aboutAgent+"audit log", "", auditProblem(says))
+	}
+	for _, p := range s.Problems {
+		if p.Subject == state.Subject {
+			what, _, _ := strings.Cut(p.Message, " ") // the file or folder
+			out.add(aboutAgent+state.Subject+" "+what, "", p)
+		}
 	}
 	return out
 }

@@ -149,6 +149,9 @@ func (t *Teller) lookAround(ctx context.Context) {
 	t.status, t.looked, t.gone = s, t.cfg.Clock(), gone
 	t.mu.Unlock()
 	t.verifyAudit(ctx)
+	if err := t.cfg.State.Settle(); err != nil {
+		t.cfg.Log.Warn("what is known of keys is still not written down", "err", err)
+	}
 	t.tellStatus(t.found(s, gone))
 }
 

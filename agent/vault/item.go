@@ -27,6 +27,8 @@ type Item struct {
 	leaving leaving    // points that it is about to remove
 	sync    sync.Mutex // held while the index is brought up to the vault
 	writing bool       // a backup is putting packs; guarded by sync
+	apart   bool       // its index is in memory, and nobody else's
+	spare   spare      // in the place of the index, for who reads
 }
 
 // openItem opens an item, with open if nobody has it open. The caller closes it.
@@ -57,13 +59,19 @@ func (s *Set) openItem(ctx context.Context, name string, open func(*Vault) (*cat
 	index, err := s.cfg.Index(ctx, s.cfg.State.IndexPath(v.Catalog.ID(), opened.ID()))
 	if err != nil {
 		opened.Close()
-		return nil, fmt.Errorf("item %s: %w", name, err)
+		return nil, fault.Of(fmt.Errorf("item %s: %w", name, err))
 	}
-	it := &Item{Item: opened, Vault: v, Index: index, Reader: opened.NewReader(index), users: 1, looking: gate.New(), pruning: gate.New()}
+	it := newItem(v, opened, index)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.items[name] = it
 	return it, nil
+}
+
+func newItem(v *Vault, opened *catalog.Item, index Index) *Item {
+	it := &Item{Item: opened, Vault: v, Index: index, users: 1, looking: gate.New(), pruning: gate.New()}
+	it.Reader = opened.NewReader(lookup{it})
+	return it
 }
 
 // Item opens an item that has been backed up before. The caller closes it.
@@ -108,6 +116,7 @@ func (it *Item) Close() {
 }
 
 func (it *Item) release() {
+	it.spare.close()
 	it.Index.Close()
 	it.Item.Close()
 }

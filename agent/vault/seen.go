@@ -90,10 +90,12 @@ func (it *Item) lookAtPoints(ctx context.Context) (catalog.SyncedPoints, error) 
 	if err != nil {
 		return synced, fault.Of(err)
 	}
-	it.Vault.mu.Lock()
-	it.Vault.seen[it.Name()] = seen{it.Vault.set.cfg.Clock(), synced}
-	delete(it.Vault.glances, it.Name())
-	it.Vault.mu.Unlock()
+	if !it.apart { // an index in memory misses nothing
+		it.Vault.mu.Lock()
+		it.Vault.seen[it.Name()] = seen{it.Vault.set.cfg.Clock(), synced}
+		delete(it.Vault.glances, it.Name())
+		it.Vault.mu.Unlock()
+	}
 	if synced.Lost > lost {
 		return synced, it.recordGone(ctx, it.pointKeys(synced.Gone), synced.Lost)
 	}

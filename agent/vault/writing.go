@@ -17,12 +17,19 @@ func (it *Item) BringUp(ctx context.Context) error {
 func (it *Item) WhenUp(ctx context.Context, do func() error) error {
 	it.sync.Lock()
 	defer it.sync.Unlock()
-	if !it.writing {
-		if _, err := it.broughtUp(ctx, it.Sync); err != nil {
-			return err
-		}
+	if err := it.bringUp(ctx); err != nil {
+		return err
 	}
 	return do()
+}
+
+// bringUp is BringUp for who holds the item's sync.
+func (it *Item) bringUp(ctx context.Context) error {
+	if it.writing {
+		return nil
+	}
+	_, err := it.broughtUp(ctx, it.Sync)
+	return err
 }
 
 // BringUpPacks brings the item's index up to the packs that there are, those of

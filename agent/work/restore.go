@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
@@ -63,6 +64,11 @@ func (d *Desk) Restore(ctx context.Context, req control.RestoreRequest) (control
 			Delete: req.Delete, DryRun: req.DryRun, NumericOwner: req.NumericOwner, Progress: done, Log: d.cfg.Log,
 		})
 		j.Update(func(s *control.Job) { s.Skips = skips(result.Skipped) })
+		for _, n := range it.Unindexed() {
+			if !slices.Contains(notes, n) { // since it began
+				j.Note("warning", n)
+			}
+		}
 		e.Kind, e.Outcome = audit.RestoreDone, "done"
 		if err != nil {
 			e.Outcome, e.Says = "failed", err.Error()

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"iter"
 
 	"github.com/cofferbackup/coffer/store/pack"
 )
@@ -43,7 +44,7 @@ type adding struct {
 
 func (a *adding) run(source string, contents []pack.Contents) error {
 	if a.indexed {
-		if err := a.db.exec("INSERT OR IGNORE INTO source VALUES (?)", source); err != nil {
+		if err := a.db.exec("INSERT OR IGNORE INTO source VALUES (?, ?)", source, nameSum(source)); err != nil {
 			return err
 		}
 	}
@@ -104,20 +105,44 @@ func (x *Index) Sources(ctx context.Context) (map[string]struct{}, error) {
 }
 
 func (db *database) sources() (map[string]struct{}, error) {
-	rows, err := db.conn.QueryContext(context.Background(), "SELECT name FROM source")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	names := make(map[string]struct{})
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, mistyped(err)
+	for name, err := range db.names("SELECT name, checksum FROM source") {
+		if err != nil {
+			return nil, err
 		}
 		names[name] = struct{}{}
 	}
-	return names, rows.Err()
+	return names, nil
+}
+
+// names yields the rows of a query for names and their checksums. After an error it
+// yields nothing more.
+func (db *database) names(query string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		rows, err := db.conn.QueryContext(context.Background(), query)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			var said int64
+			err := rows.Scan(&name, &said)
+			switch {
+			case err != nil:
+				err = mistyped(err)
+			case said != nameSum(name):
+				err = fmt.Errorf("%w: a name is wrong", ErrDamaged)
+			}
+			if !yield(name, err) || err != nil {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield("", err)
+		}
+	}
 }
 
 // Begin marks that a job is about to put packs, and tells whether an earlier one

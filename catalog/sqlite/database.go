@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -14,20 +15,22 @@ import (
 
 	engine "modernc.org/sqlite"
 	codes "modernc.org/sqlite/lib"
+
+	"github.com/cofferbackup/coffer/internal/durable"
 )
 
 // The header of the file says whose it is and which schema it has (PRAGMA
 // application_id and user_version).
 const (
 	applicationID = 0x436f6678 // "Cofx"
-	schemaVersion = 2
+	schemaVersion = 3
 )
 
-// schema of an empty file. Blobs begin with their checksum; pack has its own in a
+// schema of an empty file. Blobs begin with their checksum; other rows have it in a
 // column. A part that no pack covers is never read.
 const schema = `
 CREATE TABLE state (n INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE source (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE source (name TEXT PRIMARY KEY, checksum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE pack (
 	first INTEGER PRIMARY KEY,    -- its first part
 	parts INTEGER NOT NULL,       -- how many, at least one
@@ -48,6 +51,7 @@ CREATE TABLE note (              -- numbers about packs and index objects
 	kind INTEGER NOT NULL,
 	id BLOB NOT NULL,
 	value INTEGER NOT NULL,
+	checksum INTEGER NOT NULL,
 	PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE TABLE point (             -- points that were seen
@@ -59,7 +63,7 @@ CREATE TABLE point (             -- points that were seen
 	body BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX gone_point ON point (name) WHERE state = 2;
-CREATE TABLE session (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE session (name TEXT PRIMARY KEY, checksum INTEGER NOT NULL) WITHOUT ROWID;
 `
 
 // settings of the connection. The cache is small because this package keeps parts
@@ -97,19 +101,10 @@ type database struct {
 	putState         *sql.Stmt
 }
 
-// openDatabase opens the file at path, and fills it if it is empty.
+// openDatabase opens the file at path, or one in memory, and fills it if it is empty.
 func openDatabase(path string) (*database, error) {
 	dsn, err := sourceName(path)
 	if err != nil {
-		return nil, err
-	}
-	// Made here for its mode. A file that is there must not be opened and closed:
-	// that would drop the locks that SQLite holds on it in this process.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err == nil {
-		err = f.Close()
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	connector, err := engine.NewConnector(dsn)
@@ -124,8 +119,20 @@ func openDatabase(path string) (*database, error) {
 	return db, nil
 }
 
-// sourceName is the URI of path.
+// sourceName is the URI of the file at path, which is there then.
 func sourceName(path string) (string, error) {
+	if path == "" {
+		return ":memory:", nil
+	}
+	// Made here for its mode. A file that is there must not be opened and closed:
+	// that would drop the locks that SQLite holds on it in this process.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -202,6 +209,9 @@ func (db *database) prepare() error {
 	} {
 		var err error
 		if *s.to, err = db.conn.PrepareContext(context.Background(), s.sql); err != nil {
+			if err = explain(err); errors.Is(err, syscall.EIO) {
+				return err
+			}
 			return fmt.Errorf("%w: %w", ErrDamaged, err) // the schema is not what the header says
 		}
 	}
@@ -263,15 +273,45 @@ func (db *database) close() error {
 	return db.pool.Close()
 }
 
-// discard makes room for a new file. What may be somebody else's is kept under
-// another name, with one such file at the most.
+// discard makes room for a new file. What is damaged, or may be somebody else's, is kept
+// under another name, with one such file of each kind at the most.
 func discard(path string, cause error) error {
+	if errors.Is(cause, ErrDamaged) {
+		return setAside(path)
+	}
 	if errors.Is(cause, errForeign) {
 		if err := os.Rename(path, path+".foreign"); err != nil {
 			return err
 		}
 	}
 	return remove(path)
+}
+
+// setAside keeps a damaged file for who wants to know what has become of it. One that its
+// disk does not read stays: SQLite says of both that they are malformed, and the disk may
+// come back.
+func setAside(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := read(path); err != nil {
+		return err
+	}
+	if err := durable.SetAside(path); err != nil {
+		return err
+	}
+	return remove(path)
+}
+
+// read reads a file that nobody has open.
+func read(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(io.Discard, f)
+	return err
 }
 
 // remove removes the file and its log. The file goes first: a log without a file
@@ -300,11 +340,13 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	case codes.SQLITE_FULL:
 		return fmt.Errorf("%w, in its folder: %w", syscall.ENOSPC, err)
+	case codes.SQLITE_IOERR:
+		if e.Code() != codes.SQLITE_IOERR_SHORT_READ {
+			return fmt.Errorf("%w, of its disk: %w", syscall.EIO, err)
+		}
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	case codes.SQLITE_READONLY, codes.SQLITE_CANTOPEN:
 		return fmt.Errorf("the file or its folder is not writable; check owner, mode and mount: %w", err)
-	}
-	if e.Code() == codes.SQLITE_IOERR_SHORT_READ {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err
 }

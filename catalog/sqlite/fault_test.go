@@ -18,8 +18,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/sqlite"
 	"github.com/cofferbackup/coffer/chunk"
+	"github.com/cofferbackup/coffer/internal/durable"
 	"github.com/cofferbackup/coffer/internal/testkit"
 	"github.com/cofferbackup/coffer/store/pack"
 )
@@ -105,29 +107,29 @@ func TestNotAnIndex(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		make func(path string) error
-		kept bool // under another name
+		kept string // what its name ends with then; "" if it is not kept
 		logs int
 	}{
-		{"zero length", func(p string) error { return os.WriteFile(p, nil, 0o600) }, false, 0},
-		{"text", func(p string) error { return os.WriteFile(p, []byte(strings.Repeat("dear diary ", 2000)), 0o600) }, true, 1},
-		{"other database", func(p string) error { return other(p, "CREATE TABLE t (a); INSERT INTO t VALUES (1)") }, true, 1},
-		{"header only", func(p string) error { return os.WriteFile(p, image[:100], 0o600) }, false, 1},
-		{"half", func(p string) error { return os.WriteFile(p, image[:len(image)/2], 0o600) }, false, 1},
+		{"zero length", func(p string) error { return os.WriteFile(p, nil, 0o600) }, "", 0},
+		{"text", func(p string) error { return os.WriteFile(p, []byte(strings.Repeat("dear diary ", 2000)), 0o600) }, ".damaged", 1},
+		{"other database", func(p string) error { return other(p, "CREATE TABLE t (a); INSERT INTO t VALUES (1)") }, ".foreign", 1},
+		{"header only", func(p string) error { return os.WriteFile(p, image[:100], 0o600) }, ".damaged", 1},
+		{"half", func(p string) error { return os.WriteFile(p, image[:len(image)/2], 0o600) }, ".damaged", 1},
 		{"older version", func(p string) error {
 			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "PRAGMA user_version = 0"))
-		}, false, 1},
+		}, "", 1},
 		{"newer version", func(p string) error {
 			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "PRAGMA user_version = 99"))
-		}, false, 1},
+		}, "", 1},
 		{"no table", func(p string) error {
 			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "DROP TABLE page"))
-		}, false, 1},
+		}, ".damaged", 1},
 		{"no state", func(p string) error {
 			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "DELETE FROM state"))
-		}, false, 1},
+		}, ".damaged", 1},
 		{"wrong state", func(p string) error {
 			return errors.Join(os.WriteFile(p, image, 0o600), other(p, "UPDATE state SET body = zeroblob(length(body))"))
-		}, false, 1},
+		}, ".damaged", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "index")
@@ -145,8 +147,10 @@ func TestNotAnIndex(t *testing.T) {
 			if n := strings.Count(lines.String(), "\n"); n != test.logs {
 				t.Errorf("%d lines logged, want %d: %s", n, test.logs, lines)
 			}
-			if kept, err := os.ReadFile(path + ".foreign"); (err == nil) != test.kept || test.kept && !bytes.Equal(kept, was) {
-				t.Errorf("kept %v, want %v", err == nil, test.kept)
+			for _, suffix := range []string{".foreign", ".damaged"} {
+				if kept, err := os.ReadFile(path + suffix); (err == nil) != (suffix == test.kept) || err == nil && !bytes.Equal(kept, was) {
+					t.Errorf("kept with %s: %v, want it with %q", suffix, err == nil, test.kept)
+				}
 			}
 		})
 	}
@@ -234,6 +238,9 @@ func TestFlipped(t *testing.T) {
 		misses, errs = misses+min(1, missing), errs+min(1, damaged)
 		if damaged > 0 {
 			must(t, x.Close())
+			if aside, err := os.ReadFile(path + ".damaged"); err != nil || len(aside) == 0 {
+				t.Errorf("a damaged file is not set aside: %v", err)
+			}
 			x = open(t, path)
 			same(t, x, nil)
 		}
@@ -262,6 +269,37 @@ func TestSwapped(t *testing.T) {
 	}
 }
 
+// TestWrongRows: a number or a name that has changed is damage, though SQLite sees none.
+func TestWrongRows(t *testing.T) {
+	id := pack.ID{1, 2, 3}
+	for _, change := range []string{"UPDATE note SET value = value + (1 << 20)", "UPDATE note SET kind = 2", "UPDATE source SET name = 'ab'", "UPDATE session SET name = 't'"} {
+		path := filepath.Join(t.TempDir(), "index")
+		x := open(t, path)
+		must(t, x.Add(t.Context(), "a", newMaker(15).packs(1)))
+		must(t, x.SetNotes(t.Context(), catalog.NoteRetained, map[pack.ID]int64{id: 1 << 40}))
+		must(t, x.OwnSession(t.Context(), "s"))
+		ask := func() error {
+			_, err := x.Note(t.Context(), catalog.NoteRetained, id)
+			for _, kind := range []catalog.Note{catalog.NoteRetained, catalog.NoteRead} {
+				for _, bad := range x.Notes(t.Context(), kind) {
+					err = errors.Join(err, bad)
+				}
+			}
+			_, sources := x.Sources(t.Context())
+			_, sessions := x.OwnSessions(t.Context())
+			return errors.Join(err, sources, sessions)
+		}
+		must(t, ask())
+		must(t, x.Close())
+		must(t, other(path, change))
+		x = open(t, path)
+		if err := ask(); !errors.Is(err, sqlite.ErrDamaged) {
+			t.Errorf("%s: %v", change, err)
+		}
+		must(t, x.Close())
+	}
+}
+
 func FuzzDamaged(f *testing.F) {
 	path, all := filled(f)
 	image, err := os.ReadFile(path)
@@ -278,12 +316,29 @@ func FuzzDamaged(f *testing.F) {
 	})
 }
 
+// TestInMemory: without a path an index is as good, and leaves nothing.
+func TestInMemory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	x := open(t, "")
+	packs := newMaker(14).packs(30)
+	must(t, x.Add(t.Context(), "a", packs))
+	same(t, x, packs)
+	must(t, x.Forget(t.Context(), []pack.ID{packs[3].Pack}))
+	must(t, x.OwnSession(t.Context(), "s"))
+	same(t, x, slices.Delete(packs, 3, 4))
+	same(t, open(t, ""), nil) // another one
+	must(t, x.Close())
+	if left, err := os.ReadDir("."); err != nil || len(left) != 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
+}
+
 func TestUnwritable(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "sealed")
 	must(t, os.Mkdir(dir, 0o700))
 	readOnly(t, dir)
 	_, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(dir, "index"), Logger: discard})
-	if err == nil || !strings.Contains(err.Error(), dir) || errors.Is(err, sqlite.ErrDamaged) || errors.Is(err, sqlite.ErrBusy) {
+	if !errors.Is(err, durable.ErrState) || !strings.Contains(err.Error(), dir) || errors.Is(err, sqlite.ErrDamaged) || errors.Is(err, sqlite.ErrBusy) {
 		t.Errorf("read-only folder: %v", err)
 	}
 }
@@ -324,7 +379,7 @@ func TestFull(t *testing.T) {
 			all = append(all, c)
 		}
 	}
-	if !strings.Contains(err.Error(), "no space left") || errors.Is(err, sqlite.ErrDamaged) {
+	if !strings.Contains(err.Error(), "no space left") || !errors.Is(err, durable.ErrState) || errors.Is(err, sqlite.ErrDamaged) {
 		t.Errorf("full disk: %v", err)
 	}
 	if len(all) == 0 {

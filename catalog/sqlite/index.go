@@ -38,27 +38,33 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+
+	engine "modernc.org/sqlite"
+
+	"github.com/cofferbackup/coffer/internal/durable"
 )
 
 // Errors of an index.
 var (
 	// ErrBusy: another process, or another Index of this one, has the file open.
 	ErrBusy = errors.New("local index is in use")
-	// ErrDamaged: the file does not hold what was written to it. The next Open begins
-	// with an empty index, which has to be filled from the vault again.
-	ErrDamaged = errors.New("local index is damaged")
+	// ErrDamaged: the file does not hold what was written to it. Close sets it aside, and
+	// the next Open begins with an empty index, which has to be filled from the vault again.
+	ErrDamaged = fmt.Errorf("local index is %w", durable.ErrDamaged)
 )
 
 // Config of an index.
 type Config struct {
-	Path   string // the file; missing folders above it are made, with mode 0700
+	// Path of the file; missing folders above it are made, with mode 0700. "": the index
+	// is in memory, and gone when it is closed.
+	Path   string
 	Logger *slog.Logger
 }
 
 // Index is the local index of one item. It is safe for concurrent use.
 type Index struct {
 	cfg     Config
-	damaged atomic.Bool // Close removes the file
+	damaged atomic.Bool // Close sets the file aside
 	recent  [recentParts]atomic.Pointer[part]
 
 	// disk is held while the database is used, and taken before mem.
@@ -74,16 +80,17 @@ type Index struct {
 // number says: consecutive chunks of a backup are found in them.
 const recentParts = 1024
 
-// Open opens the index and makes it if it is not there. A file that is damaged, of
-// an older version or not an index at all is put aside or removed, with a line in
-// the log, and an empty index takes its place. ErrBusy if it is open already.
+// Open opens the index and makes it if it is not there. A file that is damaged or not
+// an index at all is set aside, one of another version removed, with a line in the log,
+// and an empty index takes its place. ErrBusy if it is open already; what the disk does
+// not do is a durable.Fault, here and later.
 func Open(ctx context.Context, cfg Config) (*Index, error) {
 	x := &Index{cfg: cfg}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o700); err != nil {
-		return nil, fmt.Errorf("open local index: make its folder: %w", err)
+	if err := x.makeFolder(); err != nil {
+		return nil, &durable.Fault{Path: cfg.Path, Err: fmt.Errorf("open local index: make its folder: %w", err)}
 	}
 	err := x.open()
 	if errors.Is(err, errForeign) || errors.Is(err, errVersion) || errors.Is(err, ErrDamaged) {
@@ -92,10 +99,21 @@ func Open(ctx context.Context, cfg Config) (*Index, error) {
 			err = x.open()
 		}
 	}
-	if err != nil {
+	if errors.Is(err, ErrBusy) {
 		return nil, fmt.Errorf("open local index %s: %w", cfg.Path, err)
 	}
+	if err != nil {
+		return nil, &durable.Fault{Path: cfg.Path, Err: fmt.Errorf("open local index %s: %w", cfg.Path, err)}
+	}
 	return x, nil
+}
+
+// makeFolder makes the folder of the file.
+func (x *Index) makeFolder() error {
+	if x.cfg.Path == "" {
+		return nil
+	}
+	return os.MkdirAll(filepath.Dir(x.cfg.Path), 0o700)
 }
 
 // open opens the file and reads what must be in memory.
@@ -135,13 +153,13 @@ func load(db *database) (state, table, error) {
 	return s, t, err
 }
 
-// Close releases the index. A damaged one is removed.
+// Close releases the index. A damaged one is set aside.
 func (x *Index) Close() error {
 	x.disk.Lock()
 	defer x.disk.Unlock()
 	err := x.db.close()
 	if x.damaged.Load() {
-		err = remove(x.cfg.Path)
+		err = setAside(x.cfg.Path)
 	}
 	return x.failed("close", err)
 }
@@ -151,11 +169,18 @@ func (x *Index) failed(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
+	var ofEngine *engine.Error
+	known := errors.As(err, &ofEngine)
 	err = explain(err)
-	if errors.Is(err, ErrDamaged) {
-		x.damaged.Store(true)
+	damaged := errors.Is(err, ErrDamaged)
+	if damaged && !x.damaged.Swap(true) {
+		x.cfg.Logger.Warn("local index is damaged, and begins anew when nobody uses it any more", "path", x.cfg.Path, "cause", err)
 	}
-	return fmt.Errorf("%s local index %s: %w", doing, x.cfg.Path, err)
+	err = fmt.Errorf("%s local index %s: %w", doing, x.cfg.Path, err)
+	if damaged || known && !errors.Is(err, ErrBusy) {
+		return &durable.Fault{Path: x.cfg.Path, Err: err}
+	}
+	return err
 }
 
 // Counts returns how many packs are known and how many chunks are in them. A chunk

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -23,7 +24,7 @@ func (x *Index) SetNotes(ctx context.Context, kind catalog.Note, notes map[pack.
 	x.disk.Lock()
 	defer x.disk.Unlock()
 	err := x.db.atomically(func() error {
-		set, err := x.db.conn.PrepareContext(context.Background(), "INSERT OR REPLACE INTO note VALUES (?, ?, ?)")
+		set, err := x.db.conn.PrepareContext(context.Background(), "INSERT OR REPLACE INTO note VALUES (?, ?, ?, ?)")
 		if err != nil {
 			return err
 		}
@@ -32,7 +33,7 @@ func (x *Index) SetNotes(ctx context.Context, kind catalog.Note, notes map[pack.
 			if value == 0 {
 				err = x.db.exec("DELETE FROM note WHERE kind = ? AND id = ?", int64(kind), id[:])
 			} else {
-				_, err = set.ExecContext(context.Background(), int64(kind), id[:], value)
+				_, err = set.ExecContext(context.Background(), int64(kind), id[:], value, noteSum(kind, id, value))
 			}
 			if err != nil {
 				return err
@@ -50,15 +51,27 @@ func (x *Index) Note(ctx context.Context, kind catalog.Note, id pack.ID) (value 
 	}
 	x.disk.Lock()
 	defer x.disk.Unlock()
-	err = x.db.conn.QueryRowContext(context.Background(), "SELECT value FROM note WHERE kind = ? AND id = ?", int64(kind), id[:]).Scan(&value)
+	var said int64
+	err = x.db.conn.QueryRowContext(context.Background(), "SELECT value, checksum FROM note WHERE kind = ? AND id = ?", int64(kind), id[:]).Scan(&value, &said)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, x.failed("read note from", mistyped(err))
 	}
+	if said != noteSum(kind, id, value) {
+		return 0, x.failed("read note from", fmt.Errorf("%w: a note is wrong", ErrDamaged))
+	}
 	return value, nil
 }
+
+// noteSum is the checksum of a note.
+func noteSum(kind catalog.Note, id pack.ID, value int64) int64 {
+	return int64(checksum(uint64(kind), binary.LittleEndian.AppendUint64(id[:], uint64(value))))
+}
+
+// nameSum is the checksum of a row that is a name.
+func nameSum(name string) int64 { return int64(checksum(0, []byte(name))) }
 
 // Notes implements catalog.Notebook. It reads a few hundred at a time and does not hold
 // the lock between.
@@ -90,7 +103,7 @@ func (x *Index) someNotes(ctx context.Context, kind catalog.Note, after []byte) 
 	x.disk.Lock()
 	defer x.disk.Unlock()
 	rows, err := x.db.conn.QueryContext(context.Background(),
-		"SELECT id, value FROM note WHERE kind = ? AND id > ? ORDER BY id LIMIT 500", int64(kind), after)
+		"SELECT id, value, checksum FROM note WHERE kind = ? AND id > ? ORDER BY id LIMIT 500", int64(kind), after)
 	if err != nil {
 		return nil, err
 	}
@@ -99,11 +112,15 @@ func (x *Index) someNotes(ctx context.Context, kind catalog.Note, after []byte) 
 	for rows.Next() {
 		var id []byte
 		var n catalog.Noted
-		if err := rows.Scan(&id, &n.Value); err != nil {
+		var said int64
+		if err := rows.Scan(&id, &n.Value, &said); err != nil {
 			return nil, mistyped(err)
 		}
 		if copy(n.Pack[:], id) != len(n.Pack) || len(id) != len(n.Pack) {
 			return nil, fmt.Errorf("%w: a note is of no pack", ErrDamaged)
+		}
+		if said != noteSum(kind, n.Pack, n.Value) {
+			return nil, fmt.Errorf("%w: a note is wrong", ErrDamaged)
 		}
 		some = append(some, n)
 	}
@@ -112,21 +129,21 @@ func (x *Index) someNotes(ctx context.Context, kind catalog.Note, after []byte) 
 
 // OwnSession implements catalog.SessionMemory.
 func (x *Index) OwnSession(ctx context.Context, name catalog.PointName) error {
-	return x.session(ctx, "INSERT OR IGNORE INTO session VALUES (?)", name)
+	return x.session(ctx, "INSERT OR IGNORE INTO session VALUES (?, ?)", string(name), nameSum(string(name)))
 }
 
 // DropSession implements catalog.SessionMemory.
 func (x *Index) DropSession(ctx context.Context, name catalog.PointName) error {
-	return x.session(ctx, "DELETE FROM session WHERE name = ?", name)
+	return x.session(ctx, "DELETE FROM session WHERE name = ?", string(name))
 }
 
-func (x *Index) session(ctx context.Context, query string, name catalog.PointName) error {
+func (x *Index) session(ctx context.Context, query string, args ...any) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	x.disk.Lock()
 	defer x.disk.Unlock()
-	return x.failed("remember session in", x.db.durably(func() error { return x.db.exec(query, string(name)) }))
+	return x.failed("remember session in", x.db.durably(func() error { return x.db.exec(query, args...) }))
 }
 
 // OwnSessions implements catalog.SessionMemory.
@@ -141,18 +158,12 @@ func (x *Index) OwnSessions(ctx context.Context) ([]catalog.PointName, error) {
 }
 
 func (db *database) sessions() ([]catalog.PointName, error) {
-	rows, err := db.conn.QueryContext(context.Background(), "SELECT name FROM session ORDER BY name")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	var names []catalog.PointName
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, mistyped(err)
+	for name, err := range db.names("SELECT name, checksum FROM session ORDER BY name") {
+		if err != nil {
+			return nil, err
 		}
 		names = append(names, catalog.PointName(name))
 	}
-	return names, rows.Err()
+	return names, nil
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +33,7 @@ type host struct {
 	dir    string
 	env    []string // besides the test's own
 	as     *syscall.Credential
+	under  []string       // a program, and its arguments, that the agent is started with
 	clock  *testkit.Clock // nil: the machine's
 	daemon *daemon
 }
@@ -126,6 +128,11 @@ func (h *host) launch(config string) *daemon {
 	must(h, err)
 	defer log.Close()
 	d := &daemon{cmd: h.command(context.Background(), "cofferd", "run", "--config", h.path(config)), log: filepath.Base(log.Name()), done: make(chan struct{})}
+	if h.under != nil {
+		program, err := exec.LookPath(h.under[0])
+		must(h, err)
+		d.cmd.Path, d.cmd.Args = program, slices.Concat(h.under, []string{d.cmd.Path}, d.cmd.Args[1:])
+	}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if h.clock != nil {
 		d.cmd.Path, err = os.Executable()

@@ -59,14 +59,16 @@ func TestNoAgent(t *testing.T) {
 // runs. It says so, and the first goes on.
 func TestTwoAgents(t *testing.T) {
 	for name, tt := range map[string]struct{ config, says string }{
-		"one state":  {"agent: {state: $DIR/state, socket: $DIR/s2}\n", "state folder"},
-		"one socket": {"agent: {state: $DIR/state2, socket: $DIR/s}\n", "agent.socket"},
-		"both":       {plain, "agent.socket"},
+		"one state":       {"agent: {state: $DIR/state, socket: $DIR/s2}\n", "state folder"},
+		"the same folder": {"agent: {state: $DIR/link, socket: $DIR/s2}\n", "state folder"},
+		"one socket":      {"agent: {state: $DIR/state2, socket: $DIR/s}\n", "agent.socket"},
+		"both":            {plain, "agent.socket"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, plain)
 			fill(t, h.path("docs"), 1, 1, 10)
 			h.ready()
+			must(t, os.Symlink("state", h.path("link")))
 			must(t, os.Rename(h.path("coffer.yaml"), h.path("first.yaml")))
 			h.configure(tt.config)
 			second := h.launch("coffer.yaml")

@@ -12,7 +12,7 @@ purge)
 	state=/var/lib/coffer
 	# What the agent keeps for itself, by name, and only where no vault was put among
 	# it: a folder with the file "vault" is one.
-	for path in "$state"/*.json "$state"/lock "$state"/floors "$state"/audit "$state"/index "$state"/jobs; do
+	for path in "$state"/*.json "$state"/*.json.damaged "$state"/lock "$state"/floors "$state"/audit "$state"/index "$state"/jobs; do
 		[ -e "$path" ] || continue
 		if [ -z "$(find "$path" -type f -name vault -print -quit)" ]; then
 			rm -rf --one-file-system "$path"
