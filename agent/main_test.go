@@ -109,6 +109,7 @@ func newBench(t testing.TB, text string) *bench {
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	b := &bench{TB: t, dir: folder, clock: newClock(), keys: &provider{broken: make(map[string]error), versions: make(map[string][]string),
 		facts: make(map[string]kek.Facts), held: make(map[string]chan struct{})}}
+	b.keys.now = b.clock.Now
 	b.configure(text)
 	t.Cleanup(func() {
 		if b.stop != nil {
@@ -180,6 +181,18 @@ func (b *bench) pass(minutes int) {
 		n := b.clock.rested()
 		b.clock.advance(time.Minute)
 		b.rest(n)
+	}
+}
+
+// until lets time pass until something is so, however much of it that takes: how long the
+// agent works is not up to the clock.
+func (b *bench) until(what string, so func() bool) {
+	b.Helper()
+	for began := time.Now(); !so(); {
+		if time.Since(began) > 3*time.Minute {
+			b.Fatalf("it never came to be that %s", what)
+		}
+		b.pass(15)
 	}
 }
 

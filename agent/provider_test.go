@@ -5,6 +5,7 @@ package agent_test
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/kek"
@@ -19,6 +20,8 @@ type provider struct {
 	facts    map[string]kek.Facts     // by URI
 	held     map[string]chan struct{} // by key name: what it answers waits for this
 	unwraps  int
+	now      func() time.Time
+	looks    []time.Time // for versions of keys
 }
 
 func (p *provider) breaks(name string, err error) {
@@ -66,6 +69,18 @@ func (p *provider) broke(name string) error {
 	return p.broken[name]
 }
 
+// looked is how often somebody looked for versions of keys from one time until another.
+func (p *provider) looked(from, until time.Time) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range p.looks {
+		if !at.Before(from) && at.Before(until) {
+			n++
+		}
+	}
+	return n
+}
+
 func (p *provider) calls() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,6 +93,7 @@ func (p *provider) open(ctx context.Context, name string, key config.Key) ([]kek
 		return nil, err
 	}
 	p.mu.Lock()
+	p.looks = append(p.looks, p.now())
 	uris := append([]string(nil), p.versions[name]...)
 	p.mu.Unlock()
 	if len(uris) == 0 {

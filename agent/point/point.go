@@ -61,7 +61,7 @@ func (b *Book) Pick(ctx context.Context, it *vault.Item, selector, to string) (p
 		if other = b.preflight(ctx, it, name, to); other != nil {
 			return nil // with an older point it would be no better
 		}
-		other = it.WhenUpToRead(ctx, func() error {
+		other = it.WhenUp(ctx, func() error {
 			p, err = it.Read(ctx, name)
 			return nil
 		})

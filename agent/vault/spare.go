@@ -70,8 +70,9 @@ func (it *Item) standIn(ctx context.Context, cause error) (Index, error) {
 	return index, nil
 }
 
-// WhenUpToRead is WhenUp for who only reads, and can do with the spare.
-func (it *Item) WhenUpToRead(ctx context.Context, do func() error) error {
+// WhenUp calls do, which only reads, when the item's index is up to the vault, or the spare
+// in its place, and has nobody else bring it up meanwhile.
+func (it *Item) WhenUp(ctx context.Context, do func() error) error {
 	it.sync.Lock()
 	defer it.sync.Unlock()
 	if err := it.bringUpToRead(ctx); err != nil {
@@ -80,7 +81,7 @@ func (it *Item) WhenUpToRead(ctx context.Context, do func() error) error {
 	return do()
 }
 
-// bringUpToRead is called with the item's sync held.
+// bringUpToRead is bringUp for who can do with the spare.
 func (it *Item) bringUpToRead(ctx context.Context) error {
 	err := it.bringUp(ctx)
 	index := it.spare.get()

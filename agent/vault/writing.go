@@ -9,21 +9,13 @@ import (
 
 // BringUp brings the item's index up to the vault.
 func (it *Item) BringUp(ctx context.Context) error {
-	return it.WhenUp(ctx, func() error { return nil })
-}
-
-// WhenUp calls do when the item's index is up to the vault, and has nobody else bring it up
-// meanwhile. While a backup runs it is: only the backup changes it then.
-func (it *Item) WhenUp(ctx context.Context, do func() error) error {
 	it.sync.Lock()
 	defer it.sync.Unlock()
-	if err := it.bringUp(ctx); err != nil {
-		return err
-	}
-	return do()
+	return it.bringUp(ctx)
 }
 
-// bringUp is BringUp for who holds the item's sync.
+// bringUp is called with sync held. While a backup runs the index is up to the vault: only
+// the backup changes it then.
 func (it *Item) bringUp(ctx context.Context) error {
 	if it.writing {
 		return nil
