@@ -64,17 +64,11 @@ func (it *Item) Outcome(ctx context.Context, mark string) (packs []pack.ID, ok b
 	return body.Packs, err == nil, err
 }
 
-// Leaving tells whether a prune may be about to remove a point: a mark names it, and so
-// does a record of what is removed. Such a prune looks for holds after it has put the
-// record, so that of a hold that was put before Leaving is asked one of the two knows.
+// Leaving tells whether a prune may be about to remove a point: a record of what is
+// removed names it. Its mark may be gone, where another prune keeps the point. A prune
+// looks for holds after it has put the record, so that of a hold that was put before
+// Leaving is asked one of the two knows.
 func (it *Item) Leaving(ctx context.Context, name PointName) (bool, error) {
-	marks, err := it.Marks(ctx)
-	if err != nil {
-		return false, err
-	}
-	if !slices.ContainsFunc(marks, func(m Mark) bool { return slices.Contains(m.Points, name) || slices.Contains(m.Forgotten, name) }) {
-		return false, nil
-	}
 	removed := newRemovals()
 	if err := removed.update(ctx, it); err != nil {
 		return false, err

@@ -3,14 +3,17 @@ package prune_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
 
+	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/mem"
+	"github.com/cofferbackup/coffer/store/pack"
 	"github.com/cofferbackup/coffer/store/storetest"
 )
 
@@ -96,6 +99,86 @@ func TestDiffer(t *testing.T) {
 				t.Errorf("points %v", left)
 			}
 		})
+	}
+}
+
+// TestRepackMeanwhile: a prune falls asleep after it has listed points and before it is
+// done with repack records. Meanwhile a backup commits, another prune rewrites packs for
+// its point, and removes the old ones: the record of that must not go as one that
+// concerns no point.
+func TestRepackMeanwhile(t *testing.T) {
+	c := &clock{start}
+	b := newBench(t, newStore(c), c)
+	b.set.retention, b.set.below = &policy.Retention{Last: 1}, 50
+	files := map[string][]byte{}
+	for i := range 8 {
+		files[fmt.Sprint("big ", i)] = noise(uint64(i), 1<<20)
+	}
+	b.files.set("much", files)
+	b.mustBackup(t)
+	for i := range 7 {
+		files[fmt.Sprint("big ", i)] = nil
+	}
+	b.files.set("little", files)
+	b.mustBackup(t)
+	b.mustPrune(t)
+	b.clock.pass(grace)
+	s := b.sleep(t, b.set, func(op storetest.Op) bool { return op.Kind == storetest.List && isIn(op.Key, "holds") })
+	b.files.set("more", map[string][]byte{"more": noise(55, 1000)})
+	last := b.mustBackup(t)
+	if done := b.mustPrune(t); done.RepackedPacks == 0 {
+		t.Fatalf("nothing is repacked: %+v", done)
+	}
+	b.clock.pass(grace)
+	if done := b.mustPrune(t); done.RemovedPacks == 0 {
+		t.Fatalf("no old pack is removed: %+v", done)
+	}
+	s.awake(t)
+	if left := b.points(t, *b.files.made); !slices.Equal(left, []catalog.PointName{last}) {
+		t.Errorf("points %v", left)
+	}
+}
+
+// told counts what a local index is told of packs.
+type told struct {
+	index
+	adds *int
+}
+
+func (x told) Add(ctx context.Context, source string, contents []pack.Contents) error {
+	*x.adds++
+	return x.index.Add(ctx, source, contents)
+}
+
+// TestTeachesNothing: a backup beside a prune, in one agent, looks once which packs there
+// are and then asks the local index that they share. So the prune, which has listed them
+// some time ago, must not put packs there that it writes index objects of.
+func TestTeachesNothing(t *testing.T) {
+	c := &clock{start}
+	b := newBench(t, newStore(c), c)
+	b.set.retention, b.set.below = &policy.Retention{Last: 1}, 60
+	for i := range 3 {
+		b.files.set(fmt.Sprint("state ", i), map[string][]byte{"all": noise(99, 400_000), "own": noise(uint64(i), 600_000)})
+		b.mustBackup(t)
+	}
+	b.mustPrune(t)
+	adds, repacked := 0, int64(0)
+	for range 2 {
+		b.clock.pass(grace)
+		check(t, b.use(t.Context(), func(it *catalog.Item, ix index) error {
+			if _, err := it.Sync(t.Context(), ix); err != nil {
+				return err
+			}
+			done, err := prune.Run(t.Context(), b.config(it, told{ix, &adds}))
+			repacked += done.RepackedPacks
+			return err
+		}))
+	}
+	if repacked == 0 || adds > 0 {
+		t.Errorf("%d packs are rewritten, and the local index is told of packs %d times", repacked, adds)
+	}
+	if len(b.points(t, *b.files.made)) != 1 {
+		t.Error("the point is lost")
 	}
 }
 

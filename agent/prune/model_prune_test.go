@@ -36,7 +36,8 @@ const (
 	markList     // list sessions again
 	markWitness  // put the witness
 	sweepChoose  // a mark whose grace has passed
-	sweepDecide  // the sessions of the witness; then list points and repack records
+	sweepDecide  // the sessions of the witness; then read repack records
+	sweepPoints  // list points
 	sweepRemove  // delete a session and its point
 	sweepGone    // put a void where the point was
 	sweepNeeds   // read what the points need that are there

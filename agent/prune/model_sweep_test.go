@@ -32,10 +32,24 @@ func (x *explorer) sweepStep(s *state, p *pruneProc, to proceed) {
 			to(pruneIdle, "wait for sessions", nil)
 			return
 		}
-		to(sweepRemove, "see all sessions decided, and list points", func(n *state, p *pruneProc) {
+		to(sweepPoints, "see all sessions decided, and read repack records", func(n *state, p *pruneProc) {
 			p.sessions = 0
-			if x.fault != pointsBeforeSessions {
-				p.points, p.record = n.listed(), n.record
+			switch x.fault {
+			case pointsBeforeSessions:
+			case recordsLast:
+				p.points = n.listed()
+			default:
+				p.record = n.record
+			}
+		})
+	case sweepPoints:
+		to(sweepRemove, "list points", func(n *state, p *pruneProc) {
+			switch x.fault {
+			case pointsBeforeSessions:
+			case recordsLast:
+				p.record = n.record
+			default:
+				p.points = n.listed()
 			}
 			p.going = n.marks[p.mark].points & p.letGo()
 		})

@@ -58,6 +58,7 @@ const (
 	ownOutcome
 	noConfirm
 	halfRemoved
+	recordsLast
 )
 
 func (f fault) String() string {
@@ -67,7 +68,7 @@ func (f fault) String() string {
 		"the mark goes before its packs", "packs go before points", "a repack record counts at once",
 		"no void stays where a point was", "a repack is not decided by one put",
 		"each prune goes by what it decides", "a decision counts of which the mark is gone",
-		"no void is put where another prune was cut off"}[f]
+		"no void is put where another prune was cut off", "repack records are read after the points"}[f]
 }
 
 // where is the world in which the fault is looked for.
@@ -81,6 +82,8 @@ func (f fault) where() string {
 		return "a late repeat and a prune cut off"
 	case ownOutcome, noConfirm:
 		return "two prunes that differ"
+	case recordsLast:
+		return "a backup twice, and a repack"
 	case youngRecord, looseRepack:
 		return "repack and a restore"
 	}
@@ -167,6 +170,7 @@ func worlds() []world {
 		{name: "two prunes that differ, one of them twice", backups: [2]int{2, 0}, prunes: [2]int{2, 1}, views: true, min: 6_960_000},
 		{name: "a restore", backups: [2]int{1, 0}, prunes: [2]int{2, 1}, restores: 1, honest: true, min: 1_580_000},
 		{name: "repack and a restore", backups: [2]int{1, 0}, prunes: [2]int{1, 1}, restores: 1, repacks: 1, honest: true, min: 3_960_000},
+		{name: "a backup twice, and a repack", backups: [2]int{2, 0}, prunes: [2]int{1, 1}, repacks: 1, min: 16_800_000},
 		{name: "repack under any clock", backups: [2]int{1, 0}, prunes: [2]int{1, 1}, repacks: 1, abandons: true, min: 1_586_000},
 	}
 }
@@ -197,7 +201,7 @@ func TestModel(t *testing.T) {
 
 // TestModelFindsFaults takes steps out of the protocol, one at a time.
 func TestModelFindsFaults(t *testing.T) {
-	for f := noWitness; f <= halfRemoved; f++ {
+	for f := noWitness; f <= recordsLast; f++ {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
 			i := slices.IndexFunc(worlds(), func(w world) bool { return w.name == f.where() })

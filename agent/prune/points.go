@@ -89,9 +89,18 @@ func (r *run) removePoint(ctx context.Context, name catalog.PointName, size int6
 	if _, err := r.del.object(ctx, r.Item.SessionKey(name), 0); err != nil {
 		return false, err
 	}
-	gone, err = r.del.object(ctx, r.Item.PointKey(name), size)
-	if err != nil || !gone || r.DryRun {
-		return gone, err
+	there, err := r.Item.Committed(ctx, name)
+	switch {
+	case err != nil && !errors.Is(err, catalog.ErrNoPoint):
+		return false, err
+	case there: // else another prune was faster, and a Delete would take its void away
+		gone, err = r.del.object(ctx, r.Item.PointKey(name), size)
+		if err != nil || !gone {
+			return false, err
+		}
+	}
+	if r.DryRun {
+		return true, nil
 	}
 	// A crash here leaves a place without a void, of which there is a record (bury).
 	back, err := r.void(ctx, name)

@@ -53,7 +53,7 @@ func (d *remover) object(ctx context.Context, key store.Key, size int64) (gone b
 // notes it then.
 func (d *remover) retained(ctx context.Context, key store.Key) (bool, error) {
 	r, ok := d.store.(store.Retainer)
-	if !ok || !d.locks {
+	if !ok {
 		return false, nil
 	}
 	until, err := r.RetainedUntil(ctx, key)
@@ -94,9 +94,13 @@ func (d *remover) note(key store.Key, until time.Time) {
 
 // free returns those that the store lets go, as far as it says so beforehand, and tells
 // of the others: what is only tried and kept would be written down as removed each time.
+// Where the vault has nothing locked the bucket may do so by itself: then the first is.
 func free[T any](ctx context.Context, del *remover, all []T, key func(T) store.Key, keep func(T)) ([]T, error) {
-	if !del.locks {
-		return all, nil
+	if !del.locks && len(all) > 0 {
+		held, err := del.retained(ctx, key(all[0]))
+		if err != nil || !held {
+			return all, err
+		}
 	}
 	held, places := make([]bool, len(all)), make([]int, len(all))
 	for i := range places {

@@ -39,17 +39,21 @@ func (s *survey) point(name catalog.PointName) (int, bool) {
 	return slices.BinarySearchFunc(s.points, name, func(p catalog.Summary, n catalog.PointName) int { return cmp.Compare(p.Name, n) })
 }
 
-// look lists the points, twice, and the rest, and decides which points go.
+// look reads the repack records, lists the points, twice, and the rest, and decides which
+// points go.
 func (r *run) look(ctx context.Context) (*survey, error) {
 	s := &survey{removed: make(map[catalog.PointName]struct{})}
+	// Records before points: what one names is listed then if it is there, so that tidy
+	// takes away no record that a point needs.
+	var err error
+	if s.repacks, err = r.Item.Repacks(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.listPoints(ctx, s); err != nil {
 		return nil, err
 	}
 	holds, err := r.Item.Holds(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if s.repacks, err = r.Item.Repacks(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.packList(ctx, &s.packs); err != nil {
