@@ -85,11 +85,11 @@ func (w *verifier) next() string {
 		steps = append(steps, fmt.Sprintf("see all of them: coffer job show %d; store again what the source still has: coffer verify --repair %s", w.job.ID(), item))
 	}
 	if w.missing > 0 {
-		var names []string
+		var notes []string // each of one item
 		for _, item := range slices.Sorted(maps.Keys(w.gone)) {
-			names = append(names, namesOf(item, w.gone[item]))
+			notes = append(notes, "coffer point forget "+namesOf(item, w.gone[item]))
 		}
-		steps = append(steps, "find out who deleted the points that are gone, and from where; to take note of it: coffer point forget "+strings.Join(names, " "))
+		steps = append(steps, "find out who deleted the points that are gone, and from where; to take note of it: "+strings.Join(notes, ", "))
 	}
 	return strings.Join(steps, "; ")
 }
