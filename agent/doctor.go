@@ -231,7 +231,11 @@ func (a *Agent) lookAtPrune(vault string) control.Check {
 			continue
 		}
 		if j.State == control.JobFailed && j.Error != nil {
-			return doctor.Bad(what, cmp.Or(j.Error.Next, "let the credentials delete, or leave vaults."+vault+".prune out and prune from another host"), "the last prune failed: %s", j.Error.Message)
+			next := cmp.Or(j.Error.Next, "let the credentials delete, or leave vaults."+vault+".prune out and prune from another host")
+			if j.Error.Code == control.CodeStore || j.Error.Code == control.CodeKeysInaccessible { // it may be over
+				next += "; then: " + strings.TrimSpace("coffer prune "+j.Item)
+			}
+			return doctor.Bad(what, next, "the last prune failed: %s", j.Error.Message)
 		}
 		return doctor.Good(what, "the last prune did what it was to do")
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/proof"
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
@@ -64,6 +65,9 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			a.Log.Warn("index of an erased item not removed", "path", path, "err", err)
 		}
+	}
+	if err := a.proofs.Change(cfg.Vault, req.Item, func(e *proof.Entry) { *e = proof.Entry{} }); err != nil {
+		a.Log.Warn("what was verified of an erased item is remembered still", "item", req.Item, "err", err)
 	}
 	e.Outcome = "done"
 	e.Fields = map[string]string{"secrets": fmt.Sprint(done.Secrets), "deleted": fmt.Sprint(done.Deleted), "locked": fmt.Sprint(done.Locked), "locked_keys": fmt.Sprint(done.LockedKeys)}

@@ -12,12 +12,16 @@ import (
 // TestErase destroys an item, and nothing else.
 func TestErase(t *testing.T) {
 	b := furnished(t)
+	b.done(b.Verify(t.Context(), control.VerifyRequest{Item: "docs"}))
 	_, err := b.EraseItem(t.Context(), control.ItemErase{Item: "docs", Confirm: "more"})
 	b.refused(err, control.CodeBadRequest)
 	done, err := b.EraseItem(t.Context(), control.ItemErase{Item: "docs", Confirm: "docs"})
 	must(t, err)
 	if done.Secrets != 1 || done.Deleted == 0 || done.Locked != 0 {
 		t.Errorf("%+v", done)
+	}
+	if p := b.proved("docs"); p != (control.Proof{}) {
+		t.Errorf("what is left was verified: %+v", p)
 	}
 	_, err = b.Restore(t.Context(), control.RestoreRequest{Item: "docs", Target: b.path("back")})
 	b.refused(err, control.CodeNotFound)

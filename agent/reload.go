@@ -59,6 +59,8 @@ func refusal(report control.ConfigReport, err error) *control.Problem {
 		}
 		if first.Line > 0 {
 			out.Message = fmt.Sprintf("line %d: %s", first.Line, out.Message)
+		} else { // the file is right, and this agent cannot have it
+			out.Next = cmp.Or(first.Next, out.Next)
 		}
 		if more := len(report.Problems) - 1; more > 0 {
 			out.Message += fmt.Sprintf(" (and %d more)", more)
@@ -135,7 +137,7 @@ func fixedFields(before, next *config.Config) control.ConfigReport {
 		if was, now := fixedWords(f.before), fixedWords(f.now); was != now {
 			out.Problems = append(out.Problems, control.ConfigProblem{Field: f.name,
 				Message: fmt.Sprintf("it is %s in the running agent, and now %s", was, now),
-				Next:    "restart the agent, or put it back: what a running agent holds open does not move"})
+				Next:    "restart the agent; or put it back, then: coffer config reload"})
 		}
 	}
 	return out
@@ -156,7 +158,7 @@ func (a *Agent) roles(next *config.Config) (*control.Access, []control.ConfigPro
 	}
 	access, err := a.Access(next.Agent)
 	if err != nil {
-		return nil, []control.ConfigProblem{{Message: err.Error(), Next: "until then everybody has the role of before"}}
+		return nil, []control.ConfigProblem{{Message: err.Error(), Next: "correct agent.roles, then: coffer config reload; until then everybody has the role of before"}}
 	}
 	return &access, nil
 }

@@ -111,6 +111,10 @@ items: {docs: {vault: one, files: {paths: [$DIR/docs]}}}
 	_, err = b.CreateVault(t.Context(), control.VaultCreate{Name: "one"})
 	must(t, err)
 	b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
+	_, err = b.DrillKeys(t.Context(), control.KeyDrill{Vault: "one"})
+	if wire := control.AsError(err); wire.Code != control.CodeBadRequest || !strings.Contains(wire.Message, "key escrow is") || !strings.Contains(wire.Next, "cofferd rescue") {
+		t.Errorf("a drill with an escrow key alone: %+v", wire)
+	}
 	b.keys.breaks("main", fmt.Errorf("%w: the HSM burned", kek.ErrMissing))
 	b.pass(12)
 	_, err = b.Restore(t.Context(), control.RestoreRequest{Item: "docs", Target: b.path("back")})

@@ -203,7 +203,12 @@ func TestSurprises(t *testing.T) {
 	for _, step := range []struct{ what, old, now, want string }{
 		{"nothing", "", "", none},
 		{"a shorter retention", "{last: 2}", "{last: 1}", "what is kept of item docs is last 1 now, and was last 2: points that were kept may go"},
-		{"as before", "", "", "is last 2 now, and was last 1"},
+		{"as before", "", "", none}, // which keeps more
+		{"a rule more", "{last: 2}", "{last: 2, daily: 7, within: 3d, minimum: 1}", none},
+		{"less of one rule, more of another", "{last: 2}", "{last: 9, daily: 6, within: 3d}", "is last 9, daily 6, within 3d now, and was last 2, daily 7"},
+		{"as before", "", "", "is last 2 now, and was last 9"},
+		{"hours of another place", "timezone: UTC", "timezone: Asia/Tokyo", "points that were kept may go"},
+		{"as before", "", "", "points that were kept may go"},
 		{"everything kept", "    retention: {last: 2}\n", "", none},
 		{"a retention again", "", "", "is last 2 now, and was everything"},
 		{"another vault", "docs: {vault: one,", "docs: {vault: both,", "item docs goes into vault both now, and begins anew there: its points stay in vault one"},

@@ -89,3 +89,30 @@ func stealPoint(t *testing.T, b *bench, id string) {
 	}
 	t.Fatalf("no object of point %s", id)
 }
+
+// TestVerifyMissesPoint: a point that somebody deletes right after its backup fails each
+// verification of its item, until somebody takes note of it.
+func TestVerifyMissesPoint(t *testing.T) {
+	b := furnished(t)
+	made := b.done(b.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
+	stealPoint(t, b, made.Point)
+	b.stop() // nobody has looked since
+	b.start()
+	for name, req := range map[string]control.VerifyRequest{
+		"data": {Item: "docs"}, "structure": {Level: control.VerifyStructure}, "repair": {Item: "docs", Repair: true},
+	} {
+		j := b.wait(b.Verify(t.Context(), req))
+		if j.State != control.JobFailed || j.Error.Code != control.CodeDamaged || !strings.Contains(j.Error.Message, made.Point) {
+			t.Fatalf("%s: %s, %+v", name, j.State, j.Error)
+		}
+		if !strings.Contains(j.Error.Next, "coffer point forget docs@"+made.Point) || strings.Contains(j.Error.Next, "--repair") {
+			t.Errorf("%s: next %s", name, j.Error.Next)
+		}
+		if len(j.Result.Verify.Faults) != 1 {
+			t.Errorf("%s: faults %q", name, j.Result.Verify.Faults)
+		}
+	}
+	_, err := b.ForgetPoints(t.Context(), control.PointForget{Item: "docs", Points: []string{made.Point}})
+	must(t, err)
+	b.done(b.Verify(t.Context(), control.VerifyRequest{Item: "docs"}))
+}

@@ -126,6 +126,9 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		if s := h.State(); s == custody.RequiresRevalidation {
 			out.State = control.KeyState(s)
 		}
+		if out.State != control.KeyState(h.State()) { // nobody knows since when
+			out.Since = time.Time{}
+		}
 		return out, nil
 	}
 	out.Mode, out.Created = v.Catalog.Mode().String(), v.Catalog.Created()
@@ -142,7 +145,7 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 	switch s := h.State(); s {
 	case custody.Accessible, custody.Unknown: // it opened just now
 		if err := v.Lacks(); err != nil {
-			out.State, out.Error = control.StateDegraded, control.AsError(fault.Of(err))
+			out.State, out.Error, out.Since = control.StateDegraded, control.AsError(fault.Of(err)), time.Time{}
 		}
 	default:
 		out.State = control.KeyState(s)

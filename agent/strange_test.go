@@ -3,6 +3,8 @@
 package agent_test
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/store"
 )
 
 // junk puts an object that nothing opens beside another of an item.
@@ -103,22 +106,28 @@ func TestDoctorAfterPrune(t *testing.T) {
 		"{store: \"file://$DIR/one\", keys: [main], prune: {schedule: yearly}}", 1))
 	_, err := p.ReloadConfig(t.Context())
 	must(t, err)
-	found := func() (outcome string) {
+	found := func() (found control.Check) {
 		d, err := p.Diagnose(t.Context())
 		must(t, err)
 		for _, c := range d.Checks {
 			if c.What == "delete" {
-				outcome = c.Outcome
+				found = c
 			}
 		}
-		return outcome
+		return found
 	}
 	p.done(p.Prune(t.Context(), control.PruneRequest{DryRun: true}))
-	if got := found(); got != control.CheckSkipped {
-		t.Errorf("after a dry run: %q", got)
+	if got := found(); got.Outcome != control.CheckSkipped {
+		t.Errorf("after a dry run: %+v", got)
+	}
+	p.on(func(context.Context, string, store.Key) error { return fmt.Errorf("%w: for now", store.ErrUnavailable) })
+	p.wait(p.Prune(t.Context(), control.PruneRequest{}))
+	p.on(nil)
+	if got := found(); got.Outcome != control.CheckBad || !strings.HasSuffix(got.Next, "; then: coffer prune") {
+		t.Errorf("after an outage: %+v", got)
 	}
 	p.done(p.Prune(t.Context(), control.PruneRequest{}))
-	if got := found(); got != control.CheckGood {
-		t.Errorf("after a prune: %q", got)
+	if got := found(); got.Outcome != control.CheckGood {
+		t.Errorf("after a prune: %+v", got)
 	}
 }

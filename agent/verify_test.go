@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,5 +191,42 @@ func TestVerifyBySchedule(t *testing.T) {
 	}
 	if p := b.proved("more"); !p.Structure.IsZero() {
 		t.Errorf("an item of a vault without schedules: %+v", p)
+	}
+}
+
+// TestRepairCountsOnce: what a repair looks at twice it counts once; one that has mended
+// everything has passed nothing over, and another one finds nothing to do.
+func TestRepairCountsOnce(t *testing.T) {
+	b := furnished(t)
+	b.spoil(objects(t, b, "one/items/*/packs/*/*")[0])
+	j := b.done(b.Verify(t.Context(), control.VerifyRequest{Item: "docs", Repair: true}))
+	if r := j.Result.Verify; r.Points != 2 || len(r.Repaired) == 0 || j.Progress.Skipped != 0 || j.Progress.Faults != 0 {
+		t.Errorf("%+v, %+v", r, j.Progress)
+	}
+	for e, err := range b.Events(t.Context(), j.ID, 0) {
+		must(t, err)
+		if e.Note != nil && slices.Contains(j.Result.Verify.Repaired, e.Note.Message) {
+			t.Errorf("told beside the result: %s", e.Note.Message)
+		}
+	}
+	packs := len(b.packs("one"))
+	j = b.done(b.Verify(t.Context(), control.VerifyRequest{Item: "docs", Repair: true}))
+	if r := j.Result.Verify; r.Points != 2 || len(r.Repaired) != 0 || len(b.packs("one")) != packs {
+		t.Errorf("once more: %+v, %d packs of %d", r, len(b.packs("one")), packs)
+	}
+	points, err := b.listed("docs")
+	must(t, err)
+	if len(points) != 2 {
+		t.Errorf("there are %+v", points)
+	}
+}
+
+// TestStreamOfFiles: a stream makes no point of an item of files.
+func TestStreamOfFiles(t *testing.T) {
+	b := furnished(t)
+	_, err := b.Backup(t.Context(), control.BackupRequest{Item: "docs", Input: &control.BackupInput{Name: "junk"}})
+	b.refused(err, control.CodeBadRequest)
+	if wire := control.AsError(err); !strings.Contains(wire.Next, "stream:") {
+		t.Errorf("next %s", wire.Next)
 	}
 }

@@ -193,7 +193,7 @@ func checkRetention(p *problems, field string, r *Retention) {
 		}
 		seen[tag] = true
 	}
-	if err := r.rules(nil).Check(policy.Allow{}); errors.Is(err, policy.ErrKeepsNothing) {
+	if err := r.rules(nil).Check(policy.Allow{}); errors.Is(err, policy.ErrKeepsNothing) && !p.badIn(field) {
 		p.add(field, "say what is kept (last, hourly, daily, weekly, monthly, yearly, within, tags); without retention everything is",
 			"it has no rule, so that nothing would be kept")
 	}

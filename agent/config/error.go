@@ -73,6 +73,16 @@ func (p *problems) add(field, next, format string, args ...any) {
 	p.addAt(where, field, next, format, args...)
 }
 
+// badIn tells whether something in a field has a problem.
+func (p *problems) badIn(field string) bool {
+	for bad := range p.bad {
+		if strings.HasPrefix(bad, field+".") {
+			return true
+		}
+	}
+	return false
+}
+
 func (p *problems) addAt(where pos, field, next, format string, args ...any) {
 	p.bad[field] = true
 	p.list = append(p.list, Problem{

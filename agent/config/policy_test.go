@@ -195,6 +195,10 @@ f:5:63: policies.p.hooks.post.command[0]: "stop" is not an absolute path; write 
 			one("retention: {}"),
 			`f:5:19: policies.p.retention: it has no rule, so that nothing would be kept; ` + keep,
 		},
+		"a rule that is refused": {
+			one("retention: {within: 30}"),
+			`f:5:39: policies.p.retention.within: "30" is not a length of time; write it like "90s", "12h" or "3d"`,
+		},
 		"retention": {
 			one("retention: {last: -1, daily: 2000000, minimum: 0, tags: ['', x, x]}"),
 			`f:5:37: policies.p.retention.last: -1 points make no sense; write how many to keep, up to 1000000, or leave it out

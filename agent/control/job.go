@@ -163,6 +163,7 @@ type Progress struct {
 	NewBytes     int64  `json:"new_bytes"`
 	StoredBytes  int64  `json:"stored_bytes"`
 	Skipped      int64  `json:"skipped"`
+	Faults       int64  `json:"faults,omitempty"` // that a verify has found
 }
 
 // Skip is an entry that was passed over and should not have been.

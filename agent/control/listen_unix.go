@@ -180,7 +180,7 @@ func explainDial(path string, err error) *Error {
 	case errors.Is(err, fs.ErrNotExist):
 		return &Error{
 			Code: CodeNoSocket, Message: fmt.Sprintf("no agent: there is no socket %s", path),
-			Next: "start it (systemctl start cofferd), or name its socket with --socket or COFFER_SOCKET",
+			Next: "start it (cofferd start), or name its socket with --socket or COFFER_SOCKET",
 		}
 	case statErr == nil && info.Mode().Type() != fs.ModeSocket:
 		return &Error{
@@ -190,7 +190,7 @@ func explainDial(path string, err error) *Error {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return &Error{
 			Code: CodeNotRunning, Message: fmt.Sprintf("the agent is not running: nobody listens on %s", path),
-			Next: "start it (systemctl start cofferd); if it does not stay: journalctl -u cofferd",
+			Next: "start it (cofferd start); if it does not stay, its log says why: journalctl -u cofferd, or /var/log/cofferd.log where there is no systemd",
 		}
 	}
 	return &Error{Code: CodeNotRunning, Message: fmt.Sprintf("connect to the agent: %v", err)}

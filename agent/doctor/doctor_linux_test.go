@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/internal/testkit"
@@ -187,7 +189,7 @@ func TestHost(t *testing.T) {
 		status int32
 		err    error
 		want   string
-	}{{0, 0, nil, control.CheckGood}, {0, 0x40, nil, control.CheckWarning}, {5, 0, nil, control.CheckWarning}, {0, 0, errors.New("not allowed"), control.CheckSkipped}} {
+	}{{0, 0, nil, control.CheckGood}, {0, 0x40, nil, control.CheckWarning}, {5, 0, nil, control.CheckWarning}, {0, 0, errors.New("not allowed"), control.CheckSkipped}, {-1, 0, unix.EPERM, control.CheckSkipped}} {
 		if got := doctor.JudgeClock("synchronised", test.state, test.status, test.err); got.Outcome != test.want {
 			t.Errorf("%+v: %+v", test, got)
 		}

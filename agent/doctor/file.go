@@ -105,7 +105,7 @@ func Socket(path string) []control.Check {
 	info, err := os.Lstat(path)
 	switch {
 	case err != nil:
-		return []control.Check{Bad("socket", "restart the agent: systemctl restart cofferd", "%v", err)}
+		return []control.Check{Bad("socket", "restart the agent: cofferd restart", "%v", err)}
 	case info.Mode().Type() != fs.ModeSocket:
 		return []control.Check{Bad("socket", "move it away, and restart the agent", "%s is not a socket", path)}
 	}

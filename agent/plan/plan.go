@@ -308,13 +308,24 @@ func changed(before, now *config.Config, item string) string {
 	}
 	had, limited := was.Keeps()
 	has, ok := is.Keeps()
-	if !ok || limited && sameRetention(had, has) {
+	if !ok || limited && keepsAsMuch(has, had) {
 		return ""
 	}
 	return fmt.Sprintf("what is kept of item %s is %s now, and was %s: points that were kept may go, after a prune has marked them and the grace time has passed; see coffer policy explain %s",
 		item, retentionWords(has), cmp.Or(retentionWords(had), control.KeepsEverything), name)
 }
 
-func sameRetention(x, y policy.Retention) bool {
-	return retentionWords(x) == retentionWords(y) && x.Zone.String() == y.Zone.String()
+// keepsAsMuch tells whether a retention keeps all that another one does: what each of its
+// rules keeps only grows with its number.
+func keepsAsMuch(now, before policy.Retention) bool {
+	for _, rule := range [][2]int{
+		{now.Last, before.Last}, {now.Hourly, before.Hourly}, {now.Daily, before.Daily}, {now.Weekly, before.Weekly},
+		{now.Monthly, before.Monthly}, {now.Yearly, before.Yearly}, {max(1, now.Minimum), before.Minimum},
+	} {
+		if rule[0] < rule[1] {
+			return false
+		}
+	}
+	lacks := func(tag string) bool { return !slices.Contains(now.Tags, tag) }
+	return now.Within >= before.Within && !slices.ContainsFunc(before.Tags, lacks) && now.Zone.String() == before.Zone.String()
 }

@@ -23,15 +23,8 @@ func (k *Keeper) DrillKeys(ctx context.Context, req control.KeyDrill) (control.J
 	if err != nil {
 		return control.Job{}, err
 	}
-	others := 0
-	for _, name := range k.cfg.Settings().Vaults[req.Vault].Keys[1:] {
-		if k.cfg.Settings().Keys[name].Public == "" {
-			others++
-		}
-	}
-	if others == 0 {
-		return control.Job{}, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("vault %s has one key that opens it, so there is nothing to fall back to", req.Vault),
-			Next: "add a second key to vaults." + req.Vault + ".keys and rotate: coffer key rotate " + req.Vault}
+	if err := k.fallback(req.Vault); err != nil {
+		return control.Job{}, err
 	}
 	state := control.Job{Kind: control.KindDrill, Vault: req.Vault, Item: item}
 	j := k.cfg.Start(control.PeerFrom(ctx).String(), state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
@@ -50,6 +43,24 @@ func (k *Keeper) DrillKeys(ctx context.Context, req control.KeyDrill) (control.J
 		return &control.JobResult{Drill: result}, nil
 	})
 	return j.Snapshot(), nil
+}
+
+// fallback returns an error if a vault has no other key than its first that can be asked.
+func (k *Keeper) fallback(vault string) error {
+	escrow := ""
+	for _, name := range k.cfg.Settings().Vaults[vault].Keys[1:] {
+		if k.cfg.Settings().Keys[name].Public == "" {
+			return nil
+		}
+		escrow = name
+	}
+	says := fmt.Sprintf("vault %s has one key that opens it, so there is nothing to fall back to", vault)
+	next := fmt.Sprintf("add a second key to vaults.%s.keys and rotate: coffer key rotate %s", vault, vault)
+	if escrow != "" {
+		says = fmt.Sprintf("vault %s has one key that answers: key %s is an escrow, whose private part is kept offline and cannot be tried here", vault, escrow)
+		next = "try the escrow where it is: cofferd rescue, with its file as the key. A drill needs a second key that answers: " + next
+	}
+	return &control.Error{Code: control.CodeBadRequest, Message: says, Next: next}
 }
 
 // drillItem is the item that a drill backs up and restores.

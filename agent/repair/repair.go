@@ -82,6 +82,7 @@ type run struct {
 	Config
 	result  Result
 	damaged map[pack.ID]struct{}
+	needed  []pack.ID            // of the damaged ones, by points
 	marked  map[pack.ID]struct{} // a prune is to remove them
 	before  map[pack.ID]struct{} // packs that the first look saw
 }
@@ -95,10 +96,12 @@ func (r *run) run(ctx context.Context) (err error) {
 		return err
 	}
 	found := r.result.Found
-	if len(found.Findings) == 0 && len(found.Damaged) == 0 && len(found.Unnamed) == 0 {
+	needed := neededOf(r.Item, found)
+	if len(found.Findings) == 0 && len(needed) == 0 && len(found.Unnamed) == 0 {
 		r.result.Left = found
 		return nil
 	}
+	r.needed = needed
 	r.damaged, r.before = setOf(found.Damaged), setOf(found.Unnamed)
 	for id, err := range r.Index.Packs(ctx) {
 		if err != nil {
@@ -106,7 +109,7 @@ func (r *run) run(ctx context.Context) (err error) {
 		}
 		r.before[id] = struct{}{}
 	}
-	if len(found.Damaged) > 0 || len(found.Points) > 0 {
+	if len(needed) > 0 || len(found.Points) > 0 {
 		r.again(ctx)
 		if err := ctx.Err(); err != nil {
 			return err
@@ -121,6 +124,21 @@ func (r *run) run(ctx context.Context) (err error) {
 		return !old || bad
 	})
 	return err
+}
+
+// neededOf returns the damaged packs that points need: the others harm none, and there
+// is nothing in them to be saved.
+func neededOf(it *catalog.Item, found restore.Report) (needed []pack.ID) {
+	spare := make(map[store.Key]struct{}, len(found.Spare))
+	for _, f := range found.Spare {
+		spare[f.Object] = struct{}{}
+	}
+	for _, id := range found.Damaged {
+		if _, ok := spare[pack.Key(it.ID(), id)]; !ok {
+			needed = append(needed, id)
+		}
+	}
+	return needed
 }
 
 func setOf(ids []pack.ID) map[pack.ID]struct{} {

@@ -9,11 +9,11 @@ import (
 	"github.com/cofferbackup/coffer/store/pack"
 )
 
-// salvage stores again what can still be had from the damaged packs and is in no good
-// one, under the generation that it is of: ids of chunks hang on that.
+// salvage stores again what can still be had from the damaged packs that points need and
+// is in no good one, under the generation that it is of: ids of chunks hang on that.
 func (r *run) salvage(ctx context.Context) error {
 	s := &salvager{run: r, reader: r.Item.NewReader(r.Index), compressor: chunk.NewCompressor(r.Level), index: r.indexWriter(), saved: make(map[chunk.ID]struct{})}
-	for _, id := range r.result.Found.Damaged {
+	for _, id := range r.needed {
 		c, known, err := r.Index.Contents(ctx, id)
 		if err == nil && !known {
 			c, err = s.reader.Packs.Contents(ctx, id)

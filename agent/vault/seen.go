@@ -102,6 +102,22 @@ func (it *Item) lookAtPoints(ctx context.Context) (catalog.SyncedPoints, error) 
 	return synced, nil
 }
 
+// Learn has a point of its own remembered that a backup has just put, so that it is missed
+// from now on, and not only from the next look on.
+func (it *Item) Learn(ctx context.Context, p *catalog.Point) error {
+	if err := it.looking.Enter(ctx); err != nil {
+		return err
+	}
+	defer it.looking.Leave()
+	s := catalog.Summarize(p)
+	info, err := it.Vault.Store.Stat(ctx, it.PointKey(p.Name))
+	if err != nil && !errors.Is(err, store.ErrNotExist) { // one that is gone already is missed
+		return fault.Of(fmt.Errorf("look at point %s: %w", p.Name, err))
+	}
+	s.Size = info.Size
+	return it.Index.AddPoints(ctx, []catalog.Summary{s})
+}
+
 // countGone returns how many points are known to be gone.
 func (it *Item) countGone(ctx context.Context) (n int, err error) {
 	for _, err := range it.Index.Summaries(ctx, catalog.PointQuery{Gone: true}) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/audit"
+	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/vault"
@@ -30,6 +31,7 @@ const (
 type probe struct {
 	answer                            // of the version in use
 	older  map[kek.Fingerprint]answer // of other versions that some vault hangs on
+	config config.Key                 // what the configuration said of it when it was asked
 }
 
 // answer is what one version of a key answered.
@@ -68,7 +70,7 @@ func (w *Watch) Ask(ctx context.Context, now []string) {
 	for _, name := range w.keyNames() {
 		p := w.probe(name)
 		since := w.cfg.Clock().Sub(p.asked)
-		if !slices.Contains(now, name) && since >= 0 && since < p.every()-time.Second {
+		if !slices.Contains(now, name) && since >= 0 && since < p.every()-time.Second && w.current(name, p) {
 			continue
 		}
 		asking.Go(func() { w.probeKey(ctx, name, needed) })
@@ -87,7 +89,8 @@ func (w *Watch) Ask(ctx context.Context, now []string) {
 // probeKey asks the version of a key that is in use, and those that are needed
 // besides, to open their canaries.
 func (w *Watch) probeKey(ctx context.Context, name string, needed map[kek.Fingerprint]bool) {
-	if w.cfg.Settings().Keys[name].Public != "" {
+	cfg := w.cfg.Settings().Keys[name]
+	if cfg.Public != "" {
 		return // nothing of it can be asked
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
@@ -122,7 +125,7 @@ func (w *Watch) probeKey(ctx context.Context, name string, needed map[kek.Finger
 	if current.ref == (kek.Ref{}) {
 		current.ref = p.ref
 	}
-	p.answer, p.older = current, older
+	p.answer, p.older, p.config = current, older, cfg
 	w.probes[name] = p
 }
 

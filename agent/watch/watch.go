@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"time"
 
@@ -72,14 +73,19 @@ func (w *Watch) Answer(key string) error {
 	return w.probes[key].err
 }
 
-// Last is when one of the keys was asked last.
+// Last is when one of the keys, as the configuration has them now, was asked last.
 func (w *Watch) Last(keys []string) (t time.Time) {
 	for _, key := range keys {
-		if p := w.probe(key); p.asked.After(t) {
+		if p := w.probe(key); p.asked.After(t) && w.current(key, p) {
 			t = p.asked
 		}
 	}
 	return t
+}
+
+// current tells whether a key was asked as the configuration has it now.
+func (w *Watch) current(key string, p probe) bool {
+	return reflect.DeepEqual(p.config, w.cfg.Settings().Keys[key])
 }
 
 func (w *Watch) probe(key string) probe {

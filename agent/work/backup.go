@@ -14,6 +14,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/schedule"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/backup"
+	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/backup/source/limit"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/chunk"
@@ -42,16 +43,17 @@ func (d *Desk) StartBackup(by string, req control.BackupRequest, r Run) (*queue.
 	if !ok {
 		return nil, fault.NotFound("item", req.Item, "coffer item list")
 	}
-	level, err := chunk.ParseLevel(d.cfg.Settings().Vaults[cfg.Vault].Compression)
-	if err != nil {
-		return nil, err
+	if req.Input != nil && cfg.Stream == nil {
+		return nil, &control.Error{Code: control.CodeBadRequest,
+			Message: fmt.Sprintf("item %s is of files, and a stream is none of its points: they would take the places of those that the retention keeps", req.Item),
+			Next:    fmt.Sprintf("give the stream an item of its own in the config, as in items.NAME: {vault: %s, stream: {name: dump}}, then: coffer backup NAME --stdin", cfg.Vault)}
 	}
 	_, p := d.cfg.Settings().PolicyOf(req.Item)
 	state := control.Job{Kind: control.KindBackup, Item: req.Item, Policy: r.Policy, Priority: p.Priority, Try: r.Try.Number}
 	return d.cfg.Start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
 		ctx, ended := d.until(ctx, r.Try.Until)
 		defer ended()
-		result, err := d.backupJob(ctx, j, req, level)
+		result, err := d.backupJob(ctx, j, req)
 		if late := context.Cause(ctx); errors.Is(late, errLate) {
 			return nil, late
 		}
@@ -90,7 +92,7 @@ func (d *Desk) until(ctx context.Context, end time.Time) (_ context.Context, end
 }
 
 // backupJob is the work of a backup job, with all that is around it.
-func (d *Desk) backupJob(ctx context.Context, j *queue.Job, req control.BackupRequest, level chunk.Level) (*control.JobResult, error) {
+func (d *Desk) backupJob(ctx context.Context, j *queue.Job, req control.BackupRequest) (*control.JobResult, error) {
 	began := d.cfg.Clock()
 	it, err := d.awaitKeys(ctx, j, func() (*vault.Item, error) { return d.cfg.Vaults.Protected(ctx, req.Item) })
 	if err != nil {
@@ -104,7 +106,7 @@ func (d *Desk) backupJob(ctx context.Context, j *queue.Job, req control.BackupRe
 	if err != nil {
 		return nil, err
 	}
-	result, err := d.hooked(ctx, j, req.Item, func() (*control.JobResult, error) { return d.backup(ctx, j, it, req, level) })
+	result, err := d.hooked(ctx, j, req.Item, func() (*control.JobResult, error) { return d.backup(ctx, j, it, req) })
 	if err == nil {
 		d.cfg.Good(req.Item, began)
 	}
@@ -112,7 +114,7 @@ func (d *Desk) backupJob(ctx context.Context, j *queue.Job, req control.BackupRe
 }
 
 // backup is the work of a backup job.
-func (d *Desk) backup(ctx context.Context, j *queue.Job, it *vault.Item, req control.BackupRequest, level chunk.Level) (*control.JobResult, error) {
+func (d *Desk) backup(ctx context.Context, j *queue.Job, it *vault.Item, req control.BackupRequest) (*control.JobResult, error) {
 	var stream io.Reader
 	name := ""
 	if req.Input != nil {
@@ -144,22 +146,46 @@ func (d *Desk) backup(ctx context.Context, j *queue.Job, it *vault.Item, req con
 		return nil, err
 	}
 	defer ended()
-	p, err := backup.Run(ctx, backup.Config{
-		Item: it.Item, Packs: it.Vault.Store, Index: it.Index, Source: src, Level: level,
-		BringUp: func(ctx context.Context) (catalog.Synced, error) {
-			return it.BringUpWriting(ctx, func(recovered int) {
-				j.Note("info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", recovered))
-			})
-		},
-		Retention: d.cfg.Vaults.Retention(it.Vault.Name), Retain: it.Retain(), FullRead: req.FullRead, Tags: req.Tags, Host: d.cfg.Host, Agent: d.cfg.Version,
-		Progress: done, Clock: d.cfg.Clock, Log: d.cfg.Log,
-	})
+	cfg, err := d.writing(it, src, done)
+	if err != nil {
+		return nil, err
+	}
+	cfg.FullRead, cfg.Tags = req.FullRead, req.Tags
+	cfg.BringUp = func(ctx context.Context) (catalog.Synced, error) {
+		return it.BringUpWriting(ctx, func(recovered int) {
+			j.Note("info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", recovered))
+		})
+	}
+	p, err := d.run(ctx, it, cfg)
 	if err != nil {
 		return nil, fault.Of(d.cfg.Vaults.Unlockable(it.Vault.Name, err))
 	}
 	j.Update(func(s *control.Job) { s.Point, s.Skips = p.Name.String(), skips(p.Skipped) })
 	out := point.Wire(it.Vault.Name, p)
 	return &control.JobResult{Point: &out}, nil
+}
+
+// writing is what all backups of an item have in common.
+func (d *Desk) writing(it *vault.Item, src source.Source, done *backup.Progress) (backup.Config, error) {
+	level, err := chunk.ParseLevel(d.cfg.Settings().Vaults[it.Vault.Name].Compression)
+	return backup.Config{
+		Item: it.Item, Packs: it.Vault.Store, Index: it.Index, Source: src, Level: level,
+		BringUp:   func(ctx context.Context) (catalog.Synced, error) { return it.BringUpWriting(ctx, func(int) {}) },
+		Retention: d.cfg.Vaults.Retention(it.Vault.Name), Retain: it.Retain(),
+		Host: d.cfg.Host, Agent: d.cfg.Version, Progress: done, Clock: d.cfg.Clock, Log: d.cfg.Log,
+	}, err
+}
+
+// run runs a backup of an item, and has its point missed from now on.
+func (d *Desk) run(ctx context.Context, it *vault.Item, cfg backup.Config) (*catalog.Point, error) {
+	p, err := backup.Run(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := it.Learn(ctx, p); err != nil { // the point is kept, and the next look learns of it
+		d.cfg.Log.Warn("a new point is not remembered yet", "item", it.Name(), "point", p.Name, "err", err)
+	}
+	return p, nil
 }
 
 // keyWait is how long a job waits before it asks keys again that do not answer.

@@ -24,17 +24,17 @@ func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
 		Item: it.Item, Index: it.Index, Packs: it.Vault.Store, Level: level, Host: w.cfg.Host, Clock: w.cfg.Clock,
 		Options: store.PutOptions{Retention: w.cfg.Vaults.Retention(it.Vault.Name)},
 		Verify: func(ctx context.Context, read func(pack.ID) bool) (restore.Report, error) {
-			w.job.Follow(w.progress)
+			w.anew()
 			return w.check(ctx, it, restore.VerifyConfig{Read: read})
 		},
 		BringUp: it.BringUpPacks,
-		Backup:  func(ctx context.Context) (string, error) { return w.again(ctx, it, level) },
+		Backup:  func(ctx context.Context) (string, error) { return w.again(ctx, it) },
 	})
-	for _, line := range done.Repaired {
-		w.job.Note("info", line)
-	}
 	w.out.Repaired = append(w.out.Repaired, done.Repaired[:min(len(done.Repaired), queue.MaxNotes)]...)
 	if err != nil {
+		for _, line := range w.out.Repaired { // which stays, though nothing else is told
+			w.job.Note("info", line)
+		}
 		return err
 	}
 	if done.Unread != nil {
@@ -45,15 +45,24 @@ func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
 	return nil
 }
 
+// anew has a pass over all points counted from the beginning; what was read stays counted.
+func (w *verifier) anew() {
+	w.done.Points.Store(0)
+	w.done.Files.Store(0)
+	w.done.Damaged.Store(0)
+	w.job.Follow(w.progress)
+}
+
 // again backs the item up, every file read.
-func (w *verifier) again(ctx context.Context, it *vault.Item, level chunk.Level) (string, error) {
+func (w *verifier) again(ctx context.Context, it *vault.Item) (string, error) {
 	if _, err := w.cfg.Rules.MayWrap(ctx, it.Vault); err != nil {
 		return "", err
 	}
-	result, err := w.backup(ctx, w.job, it, control.BackupRequest{Item: it.Name(), FullRead: true}, level)
+	result, err := w.backup(ctx, w.job, it, control.BackupRequest{Item: it.Name(), FullRead: true})
 	if err != nil {
 		return "", err
 	}
 	p := result.Point
+	w.skipped.Store(p.Stats.Skipped)
 	return fmt.Sprintf("point %s, %d files, %d bytes of them stored anew", p.ID, p.Stats.Files, p.Stats.NewBytes), nil
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/cofferbackup/coffer/backup"
 	"github.com/cofferbackup/coffer/catalog"
-	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/restore"
 )
 
@@ -17,10 +16,6 @@ func (d *Desk) TryBackup(ctx context.Context, name string) (*catalog.Point, erro
 		return nil, err
 	}
 	defer it.Close()
-	level, err := chunk.ParseLevel(d.cfg.Settings().Vaults[it.Vault.Name].Compression)
-	if err != nil {
-		return nil, err
-	}
 	src, err := d.cfg.Source(d.cfg.Settings().Items[name], "", nil)
 	if err != nil {
 		return nil, err
@@ -30,11 +25,12 @@ func (d *Desk) TryBackup(ctx context.Context, name string) (*catalog.Point, erro
 		return nil, err
 	}
 	defer done()
-	return backup.Run(ctx, backup.Config{
-		Item: it.Item, Packs: it.Vault.Store, Index: it.Index, Source: src, Level: level, Tags: []string{"drill"},
-		BringUp:   func(ctx context.Context) (catalog.Synced, error) { return it.BringUpWriting(ctx, func(int) {}) },
-		Retention: d.cfg.Vaults.Retention(it.Vault.Name), Retain: it.Retain(), Host: d.cfg.Host, Agent: d.cfg.Version, Progress: new(backup.Progress), Clock: d.cfg.Clock, Log: d.cfg.Log,
-	})
+	cfg, err := d.writing(it, src, new(backup.Progress))
+	if err != nil {
+		return nil, err
+	}
+	cfg.Tags = []string{"drill"}
+	return d.run(ctx, it, cfg)
 }
 
 // ReadBack reads all of a point and keeps nothing.

@@ -1,13 +1,12 @@
 package work
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
@@ -92,7 +91,7 @@ type verifying struct {
 
 func (d *Desk) startVerifying(by string, state control.Job, v verifying) *queue.Job {
 	return d.cfg.Start(by, state, func(ctx context.Context, j *queue.Job) (*control.JobResult, error) {
-		w := &verifier{Desk: d, ask: v, job: j, began: d.cfg.Clock(), checked: make(map[string]bool)}
+		w := &verifier{Desk: d, ask: v, job: j, began: d.cfg.Clock(), checked: make(map[string]bool), gone: make(map[string][]catalog.PointName)}
 		j.Follow(w.progress)
 		for _, name := range v.items {
 			err := w.item(ctx, name)
@@ -122,86 +121,21 @@ type verifier struct {
 	done    restore.VerifyProgress
 	proving proof.Progress
 	out     control.VerifyResult
+	skipped atomic.Int64 // entries that a repair could not read again
 	faults  int
-	lost    []catalog.PointName // that a repair could not make whole
-	hidden  bool                // a delete marker hides something that is missing
-}
-
-// namesOf writes the first of an item's points as commands take them.
-func namesOf(item string, points []catalog.PointName) string {
-	var names []string
-	for _, p := range points[:min(len(points), 3)] {
-		names = append(names, item+"@"+p.String())
-	}
-	if more := len(points) - len(names); more > 0 {
-		names = append(names, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(names, " ")
+	lost    []catalog.PointName            // that a repair could not make whole
+	gone    map[string][]catalog.PointName // by item: deleted behind the agent's back
+	missing int                            // faults that are points which are gone
+	hidden  bool                           // a delete marker hides something that is missing
 }
 
 func (w *verifier) progress() control.Progress {
 	if w.ask.Restore {
 		return control.Progress{Phase: "restoring", Bytes: int64(w.proving.Restored.Written.Load() + w.proving.Bytes.Load()),
-			Entries: int64(w.proving.Compared.Load()), Skipped: int64(w.proving.Faults.Load())}
+			Entries: int64(w.proving.Compared.Load()), Faults: int64(w.proving.Faults.Load())}
 	}
-	return control.Progress{Phase: "checking", Bytes: int64(w.done.Bytes.Load()), Entries: int64(w.done.Packs.Load()), Skipped: int64(w.done.Damaged.Load())}
-}
-
-// fault adds a line on what is wrong.
-func (w *verifier) fault(line string) {
-	w.faults++
-	if len(w.out.Faults) < queue.MaxNotes {
-		w.out.Faults = append(w.out.Faults, line)
-	}
-}
-
-func (w *verifier) found(findings []restore.Finding, all uint64) {
-	for _, f := range findings {
-		w.fault(lineOf(f))
-	}
-	w.faults += max(0, int(all)-len(findings)) // those beyond what is remembered
-}
-
-func lineOf(f restore.Finding) string {
-	line := string(f.Object)
-	if f.Path != "" {
-		line += " " + f.Path
-	}
-	return line + ": " + oneLine(f.Err)
-}
-
-// oneLine is an error in one line, in which errors that were joined are told once each.
-func oneLine(err error) string {
-	var told []string
-	for line := range strings.SplitSeq(err.Error(), "\n") {
-		if line = strings.TrimSpace(line); line != "" && !slices.ContainsFunc(told, func(before string) bool { return strings.Contains(before, line) }) {
-			told = append(told, line)
-		}
-	}
-	return strings.Join(told, "; ")
-}
-
-// end says what came of it all.
-func (w *verifier) end() (*control.JobResult, error) {
-	w.out.Points, w.out.Objects, w.out.Files = int64(w.done.Points.Load()), int64(w.done.Packs.Load()), int64(w.done.Files.Load())
-	w.out.ReadBytes, w.out.Seconds = int64(w.done.Bytes.Load()), w.cfg.Clock().Sub(w.began).Seconds()
-	w.out.Compared = int64(w.proving.Compared.Load())
-	result := &control.JobResult{Verify: &w.out}
-	if w.faults == 0 {
-		return result, nil
-	}
-	item := cmp.Or(w.ask.Item, "ITEM")
-	next := fmt.Sprintf("see all of them: coffer job show %d; store again what the source still has: coffer verify --repair %s", w.job.ID(), item)
-	if w.hidden {
-		next = fault.HiddenNext + "; " + next
-	}
-	if w.ask.Repair {
-		next = fmt.Sprintf("see what stays lost: coffer job show %d; all else in these points restores", w.job.ID())
-		if len(w.lost) > 0 {
-			next += fmt.Sprintf(". Let them go with coffer point forget %s, or wait until the retention does", namesOf(item, w.lost))
-		}
-	}
-	return result, &control.Error{Code: control.CodeDamaged, Message: fmt.Sprintf("%d faults found, the first in %s", w.faults, w.out.Faults[0]), Next: next}
+	return control.Progress{Phase: "checking", Bytes: int64(w.done.Bytes.Load()), Entries: int64(w.done.Packs.Load()),
+		Skipped: w.skipped.Load(), Faults: int64(w.done.Damaged.Load())}
 }
 
 // item verifies one item.
@@ -218,7 +152,10 @@ func (w *verifier) item(ctx context.Context, name string) error {
 	}
 	defer it.Close()
 	if w.ask.Repair {
-		return w.repair(ctx, it)
+		if err := w.repair(ctx, it); err != nil {
+			return err
+		}
+		return w.missed(ctx, it)
 	}
 	cfg := restore.VerifyConfig{Structure: w.ask.Level == control.VerifyStructure}
 	if w.ask.Point != "" {
@@ -264,15 +201,22 @@ func (w *verifier) unveil(ctx context.Context, it *vault.Item, findings []restor
 	}
 }
 
-// missed notes that points are gone: they are not among those that were checked.
+// missed finds the points that are gone: they are not among those that were checked.
 func (w *verifier) missed(ctx context.Context, it *vault.Item) error {
 	synced, err := it.Look(ctx)
-	if err != nil {
+	if err != nil || synced.Lost == 0 {
 		return err
 	}
-	if err := it.Hiding(ctx, synced.Err()); err != nil {
-		w.job.Note("warning", oneLine(err))
+	w.gone[it.Name()] = synced.Gone
+	for _, name := range synced.Gone {
+		says := fmt.Errorf("%w: deleted behind the agent's back", catalog.ErrPointGone)
+		if _, why := vault.Hidden(ctx, it.Vault.Store, []store.Key{it.PointKey(name)}); why != nil {
+			says, w.hidden = fmt.Errorf("%w; %w", says, why), true
+		}
+		w.fault(fmt.Sprintf("point %s@%s: %s", it.Name(), name, oneLine(says)))
 	}
+	w.faults += synced.Lost - len(synced.Gone)
+	w.missing += synced.Lost
 	return nil
 }
 

@@ -100,6 +100,9 @@ func (m *meter) parts() []string {
 	if p.Skipped > 0 {
 		parts = append(parts, count(p.Skipped)+" skipped")
 	}
+	if p.Faults > 0 {
+		parts = append(parts, counted(p.Faults, "fault"))
+	}
 	return parts
 }
 
