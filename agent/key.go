@@ -58,6 +58,9 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 		k := describe(ref)
 		k.InUse = e.InUse != nil && ref.Fingerprint == e.InUse.Ref().Fingerprint
 		k.Vaults, k.RestoreOnly = vaults, restoreOnly
+		if public := a.settings().Keys[name].Public; public != "" {
+			k.URI = public // where its file is
+		}
 		if err != nil && (k.InUse || e.InUse == nil) {
 			k.Error = control.AsError(fault.Of(err))
 		} else if e.InUse == nil && e.Stale != nil {

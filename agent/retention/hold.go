@@ -52,7 +52,7 @@ func (w *Warden) HoldPoint(ctx context.Context, req control.PointHold) (control.
 	if err := it.PutHold(ctx, &h); err != nil {
 		return none, fault.Of(err)
 	}
-	return control.Hold{ID: h.ID, Owner: h.Owner, Reason: h.Reason, Since: h.Since}, w.inTime(ctx, it, h, by)
+	return control.Hold{ID: h.ID, Point: name.String(), Owner: h.Owner, Reason: h.Reason, Since: h.Since}, w.inTime(ctx, it, h, by)
 }
 
 // inTime tells whether a hold that was put came before the removal of its point. One that

@@ -47,6 +47,9 @@ func (w *verifier) prove(ctx context.Context, name string) error {
 		return err
 	}
 	defer it.Close()
+	if w.ask.Item != "" {
+		w.job.Update(func(s *control.Job) { s.Point = p.Name.String() })
+	}
 	src, err := w.original(name)
 	if err != nil {
 		return err
