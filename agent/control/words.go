@@ -33,12 +33,12 @@ func Count(n int64) string {
 
 // Counted writes a number of things: "1 file", "18,204 files",
 // "2 entries".
-func Counted(n int64, thing string) string {
+func Counted[N int | int64](n N, thing string) string {
 	switch {
 	case n == 1:
 		return "1 " + thing
 	case strings.HasSuffix(thing, "y"):
-		return Count(n) + " " + strings.TrimSuffix(thing, "y") + "ies"
+		return Count(int64(n)) + " " + strings.TrimSuffix(thing, "y") + "ies"
 	}
-	return Count(n) + " " + thing + "s"
+	return Count(int64(n)) + " " + thing + "s"
 }

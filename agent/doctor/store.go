@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -202,7 +203,7 @@ func storeNext(err error) string {
 		is   error
 		next string
 	}{
-		{store.ErrMissing, "make the bucket or folder, or correct vaults.NAME.store in the config"},
+		{store.ErrMissing, fault.StoreNext},
 		{store.ErrDenied, "check the store's credentials and permissions"},
 		{store.ErrFull, "make room in the store"},
 		{store.ErrUnavailable, "see that the store is up and can be reached from here: name, port, proxy, certificate"},

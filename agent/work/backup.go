@@ -148,7 +148,7 @@ func (d *Desk) backup(ctx context.Context, j *queue.Job, it *vault.Item, req con
 		Item: it.Item, Packs: it.Vault.Store, Index: it.Index, Source: src, Level: level,
 		BringUp: func(ctx context.Context) (catalog.Synced, error) {
 			return it.BringUpWriting(ctx, func(recovered int) {
-				j.Note("info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", recovered))
+				j.Note("info", control.Counted(recovered, "pack")+" of an interrupted backup found: what is in there is not stored again")
 			})
 		},
 		Retention: d.cfg.Vaults.Retention(it.Vault.Name), Retain: it.Retain(), FullRead: req.FullRead, Tags: req.Tags, Host: d.cfg.Host, Agent: d.cfg.Version,

@@ -55,5 +55,5 @@ func (w *verifier) again(ctx context.Context, it *vault.Item, level chunk.Level)
 		return "", err
 	}
 	p := result.Point
-	return fmt.Sprintf("point %s, %d files, %d bytes of them stored anew", p.ID, p.Stats.Files, p.Stats.NewBytes), nil
+	return fmt.Sprintf("point %s, %s, %s of them stored anew", p.ID, control.Counted(p.Stats.Files, "file"), control.Size(p.Stats.NewBytes)), nil
 }

@@ -102,7 +102,7 @@ func (d *Desk) startVerifying(by string, state control.Job, v verifying) *queue.
 				}
 			}
 			if err != nil {
-				return nil, fault.Of(err)
+				return nil, fault.Names{Item: name}.Of(err)
 			}
 			if v.Restore && v.scheduled {
 				break // each run another item
@@ -201,7 +201,14 @@ func (w *verifier) end() (*control.JobResult, error) {
 			next += fmt.Sprintf(". Let them go with coffer point forget %s, or wait until the retention does", namesOf(item, w.lost))
 		}
 	}
-	return result, &control.Error{Code: control.CodeDamaged, Message: fmt.Sprintf("%d faults found, the first in %s", w.faults, w.out.Faults[0]), Next: next}
+	return result, &control.Error{Code: control.CodeDamaged, Message: foundFaults(w.faults, w.out.Faults[0]), Next: next}
+}
+
+func foundFaults(n int, first string) string {
+	if n == 1 {
+		return "1 fault found, in " + first
+	}
+	return fmt.Sprintf("%s found, the first in %s", control.Counted(n, "fault"), first)
 }
 
 // item verifies one item.

@@ -70,7 +70,7 @@ func (a *app) readConfig(name string) (string, error) {
 
 // configured says what there is in a configuration.
 func configured(r control.ConfigReport) string {
-	return control.Counted(int64(r.Vaults), "vault") + ", " + control.Counted(int64(r.Items), "item") + ", " + control.Counted(int64(r.Policies), "policy")
+	return control.Counted(r.Vaults, "vault") + ", " + control.Counted(r.Items, "item") + ", " + control.Counted(r.Policies, "policy")
 }
 
 func (p *page) report(name string, r control.ConfigReport) {

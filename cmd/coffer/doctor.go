@@ -53,7 +53,7 @@ func (p *page) diagnosis(d control.Diagnosis) {
 			p.line("%-4s  %-*s  %-*s  %s", "", subject, "", what, "next", safe(c.Next))
 		}
 	}
-	total := control.Counted(int64(len(d.Checks)), "check")
+	total := control.Counted(len(d.Checks), "check")
 	switch {
 	case count[control.CheckBad] > 0:
 		p.line("%s, of which %d failed.", total, count[control.CheckBad])

@@ -44,16 +44,16 @@ already, and the result says what that is.`,
 // rewrapped says what a rotation did, and what it could not do.
 func (p *page) rewrapped(r control.RekeyResult) {
 	if r.Rewrapped == 0 {
-		p.line("%s: none of %s needed a new wrapping; %s", safe(r.Vault), control.Counted(int64(r.Secrets), "secret"), lasting(seconds(r.Seconds)))
+		p.line("%s: none of %s needed a new wrapping; %s", safe(r.Vault), control.Counted(r.Secrets, "secret"), lasting(seconds(r.Seconds)))
 	} else {
-		p.line("%s: %s of %s wrapped anew; %s", safe(r.Vault), control.Count(int64(r.Rewrapped)), control.Counted(int64(r.Secrets), "secret"), lasting(seconds(r.Seconds)))
+		p.line("%s: %s of %s wrapped anew; %s", safe(r.Vault), control.Count(int64(r.Rewrapped)), control.Counted(r.Secrets, "secret"), lasting(seconds(r.Seconds)))
 	}
 	if r.Rewrapped == 0 && r.Made == 0 {
 		p.line("     the configuration counts as the agent last read it; if it was changed since: coffer config reload")
 	}
-	p.line("     %s to providers, %s written, no pack touched", control.Counted(int64(r.Unwraps), "call"), control.Size(r.Bytes))
+	p.line("     %s to providers, %s written, no pack touched", control.Counted(r.Unwraps, "call"), control.Size(r.Bytes))
 	if r.Made > 0 {
-		p.line("     %s made, for what is backed up from now on", control.Counted(int64(r.Made), "new generation"))
+		p.line("     %s made, for what is backed up from now on", control.Counted(r.Made, "new generation"))
 	}
 	if r.Mode != "" {
 		p.line("     the vault is %s", safe(r.Mode))

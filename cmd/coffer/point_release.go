@@ -33,7 +33,7 @@ several holds, --hold says which one is meant, or --all that all of them are.`,
 			req.Point = before.ID // the same point, whatever happens meanwhile
 			if len(before.Holds) > 1 && !all && req.Hold == "" {
 				return &usageError{
-					fmt.Sprintf("%s@%s has %s, and which one is meant is not said", req.Item, req.Point, control.Counted(int64(len(before.Holds)), "hold")),
+					fmt.Sprintf("%s@%s has %s, and which one is meant is not said", req.Item, req.Point, control.Counted(len(before.Holds), "hold")),
 					"see them: coffer point show " + req.Item + "@" + req.Point + "; then add --hold ID, or --all",
 				}
 			}
@@ -50,7 +50,7 @@ several holds, --hold says which one is meant, or --all that all of them are.`,
 }
 
 func (p *page) released(pt control.Point, n int) {
-	p.line("%s@%s: %s released", safe(pt.Item), safe(pt.ID), control.Counted(int64(n), "hold"))
+	p.line("%s@%s: %s released", safe(pt.Item), safe(pt.ID), control.Counted(n, "hold"))
 	p.holds(pt.Holds)
 	switch {
 	case len(pt.Holds) > 0:

@@ -95,7 +95,7 @@ func (p *page) headline(s control.Status, all bool) {
 		}
 		return
 	}
-	p.line("%s%s:", up, control.Counted(int64(len(s.Problems)), "problem"))
+	p.line("%s%s:", up, control.Counted(len(s.Problems), "problem"))
 	problems := s.Problems
 	if !all {
 		problems = alike(problems)
@@ -154,7 +154,7 @@ func (p *page) wellness(items []control.Item) string {
 	if len(items) == 0 {
 		return ""
 	}
-	text := "Each of " + control.Counted(int64(len(items)), "item") + " has a good point, the oldest of " + when(oldest, p.now)
+	text := "Each of " + control.Counted(len(items), "item") + " has a good point, the oldest of " + when(oldest, p.now)
 	if len(items) == 1 {
 		text = "Its item has a good point, of " + when(oldest, p.now)
 	}
@@ -325,7 +325,7 @@ func (p *page) itemRow(it control.Item) []string {
 // groupRow is one line for items that are well: the oldest and the soonest of their
 // times, and the sums of their numbers.
 func (p *page) groupRow(policy string, items []control.Item) []string {
-	sum := control.Item{Name: control.Counted(int64(len(items)), "item"), Policy: policy}
+	sum := control.Item{Name: control.Counted(len(items), "item"), Policy: policy}
 	for _, it := range items {
 		sum.LastGood, sum.Next = earliest(sum.LastGood, it.LastGood), earliest(sum.Next, it.Next)
 		sum.Proof.Data = earliest(sum.Proof.Data, it.Proof.Data)

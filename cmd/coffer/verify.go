@@ -83,7 +83,7 @@ func (p *page) proved(j control.Job, r control.VerifyResult) {
 		of = "point " + j.Point
 	}
 	if n := len(r.Faults); n > 0 {
-		p.line("%s: %s restored and compared, %s: %s", safe(jobLabel(j)), safe(of), control.Counted(r.Compared, "file"), control.Counted(int64(n), "fault"))
+		p.line("%s: %s restored and compared, %s: %s", safe(jobLabel(j)), safe(of), control.Counted(r.Compared, "file"), control.Counted(n, "fault"))
 	} else {
 		p.line("%s: %s restored and compared, %s: equal; %s", safe(jobLabel(j)), safe(of), control.Counted(r.Compared, "file"), lasting(seconds(r.Seconds)))
 	}
@@ -99,7 +99,7 @@ func (p *page) verified(j control.Job, r control.VerifyResult) {
 	}
 	verdict := "all well"
 	if n := len(r.Faults); n > 0 {
-		verdict = control.Counted(int64(n), "fault")
+		verdict = control.Counted(n, "fault")
 	}
 	p.line("%s: %s verified: %s", safe(jobLabel(j)), control.Counted(r.Points, "point"), verdict)
 	p.line("     %s, %s, %s read; %s", control.Counted(r.Objects, "object"), control.Counted(r.Files, "file"), control.Size(r.ReadBytes), lasting(seconds(r.Seconds)))
