@@ -10,6 +10,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
@@ -63,12 +64,13 @@ var faults = [...]struct {
 	{restore.ErrNoMatch, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT"},
 	{restore.ErrNotFile, control.CodeBadRequest, "see what is in it: coffer point ls ITEM@POINT; a folder comes back by: coffer restore ITEM@POINT TARGET --path PATH"},
 	{crypt.ErrDamaged, control.CodeDamaged, "see how far the damage goes: coffer verify; what is not named there is good"},
-	{store.ErrMissing, control.CodeStore, StoreNext},
+	{store.ErrMissing, control.CodeStore, doctor.StoreNext},
 	{store.ErrDenied, control.CodeStore, "check the store's credentials and permissions, and that it is not read-only"},
 	{store.ErrFull, control.CodeStore, "make room in the store, then run the backup again: it goes on where it stopped"},
 	{store.ErrUnavailable, control.CodeStore, "see that the store is up and can be reached from here, then try again"},
 	{store.ErrNotExist, control.CodeDamaged, "an object is gone from the store; see what is affected: coffer verify"},
 	{target.ErrFull, control.CodeFailed, "make room in the target and restore again: what is there already is not written twice"},
+	{target.ErrFile, control.CodeBadRequest, "name a folder; one that is not there is made"},
 	{target.ErrReadOnly, control.CodeFailed, "choose a target that can be written to"},
 	{syscall.ENOSPC, control.CodeFailed, stateNext},
 	{syscall.EROFS, control.CodeFailed, stateNext},
@@ -76,9 +78,6 @@ var faults = [...]struct {
 	{source.ErrFailed, control.CodeFailed, "run the command by hand, as the user that the agent runs as; nothing was kept"},
 	{source.ErrNothing, control.CodeFailed, "check the item's paths in the config, and that the agent may read them"},
 }
-
-// StoreNext is what an operator does about a store that is not there.
-const StoreNext = "mount it, or correct the vault's store in the config; only a new vault needs a new folder or bucket"
 
 // HiddenNext is what an operator does about what a delete marker hides.
 const HiddenNext = "find out who deleted it, and from where; to have it back, take the delete marker away with the store's own tools before the lock of what it hides ends: the runbook shows how"
