@@ -37,7 +37,7 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	ctx = keyring.WithPurpose(ctx, keyring.Purpose{Vault: req.Name, By: by})
 	ring, missing := a.keys.Ring(ctx, a.vaults.Uses(req.Name))
 	if len(missing) > 0 { // every key must be able to open everything from the start
-		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, errors.Join(missing...)))
+		return none, a.keyFault(a.missingKey(ctx, cfg.Keys), fmt.Errorf("create vault %s: %w", req.Name, errors.Join(missing...)))
 	}
 	if err := tryKeys(ctx, ring); err != nil {
 		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
@@ -79,6 +79,16 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	a.Log.Info("vault made", "vault", req.Name, "id", made.ID(), "mode", made.Mode())
 	return control.VaultCreated{ID: made.ID().String(), Name: req.Name, Store: cfg.Store, Warnings: warnings,
 		RecoverySheet: a.recoverySheet(req.Name, made, ring)}, nil
+}
+
+// missingKey returns the first of some keys that is not found, or "".
+func (a *Agent) missingKey(ctx context.Context, names []string) string {
+	for _, name := range names {
+		if _, err := a.keys.Entry(ctx, name); errors.Is(err, kek.ErrMissing) {
+			return name
+		}
+	}
+	return ""
 }
 
 // tryKeys has every key that will wrap open its canary.

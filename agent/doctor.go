@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -138,8 +139,12 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 		looks = append(looks, doctor.Look{Subject: "store of " + name, What: "reach and list", Try: func(ctx context.Context) []control.Check {
 			st, err := a.Parts.Store(ctx, v)
 			if err != nil {
-				wire := control.AsError(fault.Of(err))
-				return []control.Check{doctor.Bad("reach and list", cmp.Or(wire.Next, "correct vaults."+name+".store in the config"), "%s", wire.Message)}
+				wire := control.AsError(fault.Names{Vault: name}.Of(err))
+				next := cmp.Or(wire.Next, "correct vaults."+name+".store in the config")
+				if _, unmade := a.vaults.Pinned(name); unmade != nil && errors.Is(err, store.ErrMissing) {
+					next = "make the vault: coffer vault create " + name + "; or, if it was made before, mount it"
+				}
+				return []control.Check{doctor.Bad("reach and list", next, "%s", wire.Message)}
 			}
 			defer vault.CloseStore(st, name, a.Log)
 			out := doctor.Store(ctx, st, a.storeAsk(ctx, cfg, name))

@@ -31,6 +31,10 @@ func TestHold(t *testing.T) {
 	}
 	h, err := p.HoldPoint(t.Context(), control.PointHold{Item: "docs", Point: first, Owner: "legal", Reason: "case 4711"})
 	must(t, err)
+	if h.Point != first {
+		t.Errorf("the hold is said to be on %q, want %s", h.Point, first)
+	}
+	h.Point = "" // beneath its point it is not said
 	held := p.clock.Now()
 	p.advance(time.Minute)
 	_, err = p.HoldPoint(t.Context(), control.PointHold{Item: "docs", Point: first, Owner: "audit", Reason: "yearly"})

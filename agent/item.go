@@ -43,7 +43,7 @@ func (a *Agent) lookAt(ctx context.Context, name string, out *control.Item) erro
 	if synced.Unopened != nil {
 		return fault.Of(synced.Unopened)
 	}
-	return fault.Of(it.Hiding(ctx, synced.Err()))
+	return it.Hiding(ctx, synced.Err())
 }
 
 func sourceOf(cfg config.Item) (kind, from string) {

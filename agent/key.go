@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
@@ -51,17 +52,20 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 	err = overdue(ctx, glancing, err, kek.ErrUnreachable)
 	if e == nil {
 		cfg := a.settings().Keys[name]
-		return []control.Key{{Name: name, URI: cmp.Or(cfg.URI, cfg.Public), Vaults: vaults, RestoreOnly: restoreOnly, Error: control.AsError(fault.Of(err))}}, ctx.Err()
+		return []control.Key{{Name: name, URI: cmp.Or(cfg.URI, cfg.Public), Vaults: vaults, RestoreOnly: restoreOnly, Error: control.AsError(a.keyFault(name, err))}}, ctx.Err()
 	}
 	var out []control.Key
 	for _, ref := range e.Refs() {
 		k := describe(ref)
 		k.InUse = e.InUse != nil && ref.Fingerprint == e.InUse.Ref().Fingerprint
 		k.Vaults, k.RestoreOnly = vaults, restoreOnly
+		if public := a.settings().Keys[name].Public; public != "" {
+			k.URI = public // where its file is
+		}
 		if err != nil && (k.InUse || e.InUse == nil) {
-			k.Error = control.AsError(fault.Of(err))
+			k.Error = control.AsError(a.keyFault(name, err))
 		} else if e.InUse == nil && e.Stale != nil {
-			k.Error = control.AsError(fault.Of(e.Stale))
+			k.Error = control.AsError(a.keyFault(name, e.Stale))
 		}
 		if k.InUse {
 			out = slices.Insert(out, 0, k)
@@ -70,6 +74,32 @@ func (a *Agent) describeKey(ctx, glancing context.Context, name string) ([]contr
 		}
 	}
 	return out, nil
+}
+
+// keyFault is what an operator is told of an error of a key of the config.
+func (a *Agent) keyFault(name string, err error) error {
+	told := fault.Names{Key: name}.Of(err)
+	wire := control.AsError(told)
+	if name == "" || !errors.Is(err, kek.ErrMissing) || !a.mayBeMade(name) {
+		return told
+	}
+	e := *wire
+	e.Next = "put the key back where its uri in the config says, or correct that; or, " + fault.MakeNext(name)
+	return fault.New(e, err)
+}
+
+// mayBeMade tells whether a new key may be what is missing: no vault that is made has it
+// among its keys, and it is none of which there is only the public half here.
+func (a *Agent) mayBeMade(key string) bool {
+	cfg := a.settings()
+	for name, v := range cfg.Vaults {
+		if slices.Contains(v.Keys, key) || slices.Contains(v.RestoreKeys, key) {
+			if _, err := a.vaults.Pinned(name); err == nil {
+				return false
+			}
+		}
+	}
+	return cfg.Keys[key].Public == ""
 }
 
 // describeLink describes a key that is linked and not in the config. It is known by
@@ -139,7 +169,7 @@ func (a *Agent) CreateKey(ctx context.Context, req control.KeyCreate) (control.K
 			Next: "use the key that is there: coffer key list; or give this one another place in the config"}
 	}
 	if err != nil {
-		return control.Key{}, fault.Of(fmt.Errorf("create key %s: %w", req.Name, err))
+		return control.Key{}, a.keyFault(req.Name, fmt.Errorf("create key %s: %w", req.Name, err))
 	}
 	a.Log.Info("key made", "key", ref)
 	a.watch.Ask(ctx, []string{req.Name})
@@ -158,6 +188,9 @@ func (a *Agent) CheckKey(ctx context.Context, req control.KeyCheckRequest) (cont
 		out.URI = cfg.Public
 	}
 	for _, s := range a.Parts.CheckKey(ctx, req.Key, cfg) {
+		if s.Missing && a.mayBeMade(req.Key) {
+			s.Next = strings.TrimPrefix(s.Next+"; or, "+fault.MakeNext(req.Key), "; or, ")
+		}
 		out.Steps = append(out.Steps, control.KeyStep{Stage: string(s.Stage), Verdict: string(s.Verdict), Says: s.Says, Next: s.Next})
 		out.Passed = out.Passed && s.Verdict != kek.Failed
 	}

@@ -64,6 +64,9 @@ func (a *Agent) Point(ctx context.Context, item, selector string) (control.Point
 	return out, nil
 }
 
+// namesOf are those that a point has in commands.
+func namesOf(p *catalog.Point) fault.Names { return fault.Names{Item: p.Item, Point: p.Name.String()} }
+
 // maxLevels is more levels than any tree has.
 const maxLevels = 1 << 30
 
@@ -78,7 +81,7 @@ func (a *Agent) Entries(ctx context.Context, req control.EntriesRequest) iter.Se
 		defer it.Close()
 		node, err := restore.Find(ctx, it.Reader, p.Root, req.Path)
 		if err != nil {
-			yield(control.Entry{}, fault.Of(err))
+			yield(control.Entry{}, namesOf(p).Of(err))
 			return
 		}
 		if node.Type != tree.Dir {
@@ -184,5 +187,5 @@ func (a *Agent) Content(ctx context.Context, req control.ContentRequest, w io.Wr
 	if err := a.record(ctx, e); err != nil {
 		return err
 	}
-	return fault.Of(restore.Cat(ctx, it.Reader, p.Root, req.Path, w))
+	return namesOf(p).Of(restore.Cat(ctx, it.Reader, p.Root, req.Path, w))
 }

@@ -2,6 +2,7 @@ package kek
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 )
@@ -83,6 +84,7 @@ type Step struct {
 	Verdict Verdict
 	Says    string // what was found, without a full stop
 	Next    string // what to do, and where; "" if it passed
+	Missing bool   // it failed, as there is no such key (ErrMissing)
 }
 
 // Stages returns all stages in order.
@@ -117,5 +119,5 @@ func Fail(stage Stage, err error, next string) Step {
 			break
 		}
 	}
-	return Step{Stage: stage, Verdict: Failed, Says: says, Next: next}
+	return Step{Stage: stage, Verdict: Failed, Says: says, Next: next, Missing: errors.Is(err, ErrMissing)}
 }

@@ -94,7 +94,11 @@ func Cat(ctx context.Context, r *catalog.Reader, root []chunk.ID, path string, w
 		return err
 	}
 	if node.Type != tree.File {
-		return fmt.Errorf("%s is a %s: %w", path, node.Type, ErrNotFile)
+		kind := node.Type.String()
+		if node.Type == tree.Dir {
+			kind = "folder"
+		}
+		return fmt.Errorf("%s is a %s: %w", path, kind, ErrNotFile)
 	}
 	var zeros [64 << 10]byte
 	var total uint64

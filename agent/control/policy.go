@@ -66,6 +66,7 @@ type PointHold struct {
 // Hold is one hold on a point.
 type Hold struct {
 	ID     string    `json:"id"`
+	Point  string    `json:"point,omitempty"` // its id, where the hold is not beneath its point
 	Owner  string    `json:"owner"`
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`

@@ -196,13 +196,16 @@ func LockNext(vault, url string) string {
 		"and let the credentials s3:GetObjectRetention and s3:PutObjectRetention", vault) + leave
 }
 
+// StoreNext is what to do about a store that is not there.
+const StoreNext = "mount it, or correct the vault's store in the config; only a new vault needs a new folder or bucket"
+
 // storeNext says what to do about an error of a store.
 func storeNext(err error) string {
 	for _, known := range []struct {
 		is   error
 		next string
 	}{
-		{store.ErrMissing, "make the bucket or folder, or correct vaults.NAME.store in the config"},
+		{store.ErrMissing, StoreNext},
 		{store.ErrDenied, "check the store's credentials and permissions"},
 		{store.ErrFull, "make room in the store"},
 		{store.ErrUnavailable, "see that the store is up and can be reached from here: name, port, proxy, certificate"},

@@ -5,10 +5,12 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
+	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/agent/prune"
@@ -23,7 +25,8 @@ import (
 )
 
 // faults says for every kind of fault what code it travels under and what an
-// operator does next. The first one that an error is decides.
+// operator does next. The first one that an error is decides. ITEM, POINT, KEY and VAULT
+// stand for Names.
 var faults = [...]struct {
 	is   error
 	code control.Code
@@ -35,10 +38,10 @@ var faults = [...]struct {
 	{keyring.ErrStale, control.CodeKeysInaccessible, "put that version back where it was; coffer key list shows what there is"},
 	{kek.ErrUnreachable, control.CodeKeysInaccessible, "see that the token or key service is up, then try again: coffer key list shows each key"},
 	{kek.ErrDenied, control.CodeKeysInaccessible, "check the key's PIN, permissions and state; coffer key list shows each key"},
-	{kek.ErrMissing, control.CodeKeysInaccessible, "check the key's uri in the config, or make the key: coffer key create NAME"},
+	{kek.ErrMissing, control.CodeKeysInaccessible, "put the key back where its uri in the config says, or correct that; a new one opens nothing that is there: coffer key check KEY"},
 	{kek.ErrNoKey, control.CodeKeysInaccessible, "add the key that the vault was made with to the config; its fingerprint is on the recovery sheet"},
-	{custody.ErrMayNotWrap, control.CodeForbidden, "mend it as said, or put another key in its place in the config; then: coffer key check NAME"},
-	{kek.ErrUnsuitable, control.CodeKeysInaccessible, "mend that, or use another RSA key of 2048 to 4096 bits: coffer key create NAME makes one"},
+	{custody.ErrMayNotWrap, control.CodeForbidden, "mend it as said, or put another key in its place in the config; then: coffer key check KEY"},
+	{kek.ErrUnsuitable, control.CodeKeysInaccessible, "mend that, or use another RSA key of 2048 to 4096 bits: coffer key create KEY makes one"},
 	{kek.ErrWrongKey, control.CodeKeysInaccessible, "the key does not open this vault; look for the one on the recovery sheet"},
 	{store.ErrHidden, control.CodeDamaged, HiddenNext},
 	{catalog.ErrRolledBack, control.CodeDamaged, "somebody put older key records back, or the store was restored from a copy: find out which; then, to accept what is there, stop the agent and remove its state's floors folder"},
@@ -46,27 +49,28 @@ var faults = [...]struct {
 	{catalog.ErrErased, control.CodeNotFound, "nothing opens it any more; a new backup begins it anew: coffer backup ITEM"},
 	{crypt.ErrClosed, control.CodeKeysInaccessible, "the vault's secrets were zeroed while this ran: coffer status says why"},
 	{catalog.ErrOtherVault, control.CodeStore, "the store's address or the pinned id is wrong; compare both with the recovery sheet"},
-	{catalog.ErrNoVault, control.CodeNotFound, "check the store's address, or make the vault: coffer vault create NAME"},
+	{catalog.ErrNoVault, control.CodeNotFound, "check the store's address, or make the vault: coffer vault create VAULT"},
 	{catalog.ErrVaultExists, control.CodeConflict, "use it by writing its id into the config, or choose an empty place"},
 	{catalog.ErrNoItem, control.CodeNotFound, "make its first point: coffer backup ITEM"},
 	{catalog.ErrPointGone, control.CodeDamaged, "find out who deleted it, and from where; backups go on meanwhile. To take note of it: coffer point forget ITEM@POINT"},
 	{catalog.ErrVoided, control.CodeFailed, "run it again: what it has put is used"},
-	{catalog.ErrNoHold, control.CodeNotFound, "see what holds there are: coffer point list ITEM"},
-	{catalog.ErrNoPoint, control.CodeNotFound, "see what there is: coffer point list"},
-	{prune.ErrMayNotDelete, control.CodeForbidden, "prune from the host whose credentials may, and leave vaults.NAME.prune out of this one's config; what was marked stays marked"},
+	{catalog.ErrNoHold, control.CodeNotFound, "see what holds there are: coffer point show ITEM@POINT"},
+	{catalog.ErrNoPoint, control.CodeNotFound, "see what there is: coffer point list ITEM; a point is latest, an id, or a date like 2026-11-20"},
+	{prune.ErrMayNotDelete, control.CodeForbidden, "prune from the host whose credentials may, and leave vaults.VAULT.prune out of this one's config; what was marked stays marked"},
 	{prune.ErrHeld, control.CodeConflict, "ask who holds it, then: coffer point release ITEM@POINT"},
 	{prune.ErrLeavesNone, control.CodeConflict, "keep one, or say that this is meant: --allow-empty"},
 	{policy.ErrKeepsNothing, control.CodeConflict, "give the policy a rule in the config, or say that this is meant: coffer prune ITEM --allow-empty"},
-	{restore.ErrNotInPoint, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT PATH"},
+	{restore.ErrNotInPoint, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT"},
 	{restore.ErrNoMatch, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT"},
-	{restore.ErrNotFile, control.CodeBadRequest, "take a file, or restore a directory: coffer restore"},
+	{restore.ErrNotFile, control.CodeBadRequest, "see what is in it: coffer point ls ITEM@POINT; a folder comes back by: coffer restore ITEM@POINT TARGET --path PATH"},
 	{crypt.ErrDamaged, control.CodeDamaged, "see how far the damage goes: coffer verify; what is not named there is good"},
-	{store.ErrMissing, control.CodeStore, "make the bucket or folder, or correct the vault's store in the config"},
+	{store.ErrMissing, control.CodeStore, doctor.StoreNext},
 	{store.ErrDenied, control.CodeStore, "check the store's credentials and permissions, and that it is not read-only"},
 	{store.ErrFull, control.CodeStore, "make room in the store, then run the backup again: it goes on where it stopped"},
 	{store.ErrUnavailable, control.CodeStore, "see that the store is up and can be reached from here, then try again"},
 	{store.ErrNotExist, control.CodeDamaged, "an object is gone from the store; see what is affected: coffer verify"},
 	{target.ErrFull, control.CodeFailed, "make room in the target and restore again: what is there already is not written twice"},
+	{target.ErrFile, control.CodeBadRequest, "name a folder; one that is not there is made"},
 	{target.ErrReadOnly, control.CodeFailed, "choose a target that can be written to"},
 	{syscall.ENOSPC, control.CodeFailed, stateNext},
 	{syscall.EROFS, control.CodeFailed, stateNext},
@@ -84,20 +88,41 @@ const stateNext = "make room on the disk of the agent's state folder, or mend it
 // RecordNext is what an operator does when the audit log cannot be written.
 const RecordNext = "make room in, or mend, the agent's state folder; then check it: coffer audit verify. What cannot wait is restored without the agent: cofferd rescue"
 
+// Names are what an error is about. What is not known is "": then the next step names it
+// as commands do, ITEM or POINT.
+type Names struct{ Item, Point, Key, Vault string }
+
 // Of gives an error the code and the next step with which it travels. One that has them
 // stays as it is, and one of no known kind too.
-func Of(err error) error {
+func Of(err error) error { return Names{}.Of(err) }
+
+// Of is the function Of, for who knows the names that the next step has in it.
+func (n Names) Of(err error) error {
 	var known *control.Error
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
 	for _, f := range faults {
 		if errors.Is(err, f.is) {
-			return New(control.Error{Code: f.code, Message: err.Error(), Next: f.next}, err)
+			return New(control.Error{Code: f.code, Message: err.Error(), Next: n.in(f.next)}, err)
 		}
 	}
 	return err
 }
+
+// in fills the names that are known into a next step.
+func (n Names) in(next string) string {
+	for _, name := range [...]struct{ mark, is string }{{"ITEM", n.Item}, {"POINT", n.Point}, {"KEY", n.Key}, {"VAULT", n.Vault}} {
+		if name.is != "" {
+			next = strings.ReplaceAll(next, name.mark, name.is)
+		}
+	}
+	return next
+}
+
+// MakeNext is what is added to the next step about a key that is not found, where no
+// vault needs it yet.
+func MakeNext(key string) string { return "if it was never made: coffer key create " + key }
 
 // New returns an error that travels as wire, and still is its cause (errors.Is).
 func New(wire control.Error, cause error) error { return &fault{wire, cause} }

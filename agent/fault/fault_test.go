@@ -3,13 +3,16 @@ package fault_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/kek"
+	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -42,6 +45,23 @@ func TestOf(t *testing.T) {
 	}
 	if odd := errors.New("odd"); fault.Of(odd) != odd {
 		t.Error("an error of no known kind was changed")
+	}
+}
+
+func TestNames(t *testing.T) {
+	about := fault.Names{Item: "docs", Point: "2026-11-22T12:13:34Z-dxwv", Key: "main"}
+	for cause, says := range map[error]string{
+		catalog.ErrNoHold:    "coffer point show docs@2026-11-22T12:13:34Z-dxwv",
+		catalog.ErrPointGone: "coffer point forget docs@2026-11-22T12:13:34Z-dxwv",
+		prune.ErrHeld:        "coffer point release docs@2026-11-22T12:13:34Z-dxwv",
+		catalog.ErrNoItem:    "coffer backup docs",
+		restore.ErrNoMatch:   "coffer point ls docs@2026-11-22T12:13:34Z-dxwv",
+		kek.ErrMissing:       "coffer key check main",
+		catalog.ErrNoVault:   "coffer vault create VAULT", // its name is not known
+	} {
+		if next := control.AsError(about.Of(cause)).Next; !strings.HasSuffix(next, says) {
+			t.Errorf("%v: next is %q, want it to end in %q", cause, next, says)
+		}
 	}
 }
 

@@ -40,6 +40,18 @@ func PickReadable(ctx context.Context, it *catalog.Item, selector string, now ti
 	}
 }
 
+// noPoint is a catalog.ErrNoPoint that says it in one breath.
+type noPoint struct{ item, selector string }
+
+func (e noPoint) Error() string {
+	if e.selector == "" || e.selector == "latest" {
+		return "item " + e.item + " has no point"
+	}
+	return fmt.Sprintf("item %s has no point %q", e.item, e.selector)
+}
+
+func (noPoint) Unwrap() error { return catalog.ErrNoPoint }
+
 // ahead is how far in the future a point may be: clocks differ by less.
 const ahead = 10 * time.Minute
 
@@ -74,7 +86,7 @@ func pickPoint(ctx context.Context, it *catalog.Item, selector string, loc *time
 	}
 	switch len(found) {
 	case 0:
-		return "", fault.Of(fmt.Errorf("item %s has no point %q: %w", it.Name(), selector, catalog.ErrNoPoint))
+		return "", fault.Names{Item: it.Name()}.Of(noPoint{it.Name(), selector})
 	case 1:
 		return found[0], nil
 	}

@@ -339,7 +339,7 @@ func (k *Keeper) newGenerations(ctx context.Context, v *vault.Vault) (made int, 
 		made++
 	}
 	return made, []string{
-		fmt.Sprintf("Whoever has an old key, and copies of the key records as they were, still opens the %d points made until now, and reads the names of items.", points),
+		fmt.Sprintf("Whoever has an old key, and copies of the key records as they were, still opens what was backed up until now, %s, and reads the names of items.", control.Counted(points, "point")),
 		"He can also make key records that this vault accepts, because the vault's own key is never changed: if he can write to the store, make a new vault.",
 		"What is backed up from now on, and was not in an older point, he cannot read.",
 	}, nil

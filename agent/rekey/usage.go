@@ -149,7 +149,7 @@ func (k *Keeper) usageIn(ctx context.Context, v *vault.Vault, records []catalog.
 	switch {
 	case !u.Retirable:
 	case refers > 0:
-		u.Retirable, u.Because = false, fmt.Sprintf("%d secrets of vault %s are wrapped with it: coffer key rotate %s", refers, name, name)
+		u.Retirable, u.Because = false, fmt.Sprintf("it wraps %s of vault %s: coffer key rotate %s", control.Counted(refers, "secret"), name, name)
 	case !version.until.IsZero():
 		if done, err := k.backedUpSince(ctx, v, version.until); err != nil {
 			return err

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
@@ -232,7 +233,7 @@ func (r *run) name(ctx context.Context) error {
 		return err
 	}
 	if named > 0 {
-		r.did("%d packs that no index named are in a new one", named)
+		r.did("a new index has %s that none named", control.Counted(named, "pack"))
 	}
 	return nil
 }

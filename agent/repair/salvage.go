@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/store/pack"
@@ -32,7 +33,7 @@ func (r *run) salvage(ctx context.Context) error {
 		return err
 	}
 	if s.packs > 0 {
-		r.did("%d chunks that damaged packs still gave, %d bytes, are in %d new packs", len(s.saved), s.bytes, s.packs)
+		r.did("%s that damaged packs still gave, %s, stored in %s", control.Counted(len(s.saved), "chunk"), control.Size(int64(s.bytes)), control.Counted(s.packs, "new pack"))
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func (w *Warden) HoldPoint(ctx context.Context, req control.PointHold) (control.
 	if err := it.PutHold(ctx, &h); err != nil {
 		return none, fault.Of(err)
 	}
-	return control.Hold{ID: h.ID, Owner: h.Owner, Reason: h.Reason, Since: h.Since}, w.inTime(ctx, it, h, by)
+	return control.Hold{ID: h.ID, Point: name.String(), Owner: h.Owner, Reason: h.Reason, Since: h.Since}, w.inTime(ctx, it, h, by)
 }
 
 // inTime tells whether a hold that was put came before the removal of its point. One that
@@ -102,7 +102,7 @@ func (w *Warden) ReleasePoint(ctx context.Context, req control.PointRelease) (co
 		return h.Point != name || req.Hold != "" && h.ID != req.Hold
 	})
 	if len(holds) == 0 {
-		return control.Point{}, fault.Of(fmt.Errorf("point %s of %s: %w", name, req.Item, catalog.ErrNoHold))
+		return control.Point{}, fault.Names{Item: req.Item, Point: name.String()}.Of(fmt.Errorf("point %s of %s: %w", name, req.Item, catalog.ErrNoHold))
 	}
 	by := control.PeerFrom(ctx).String()
 	for _, h := range holds {
@@ -210,7 +210,25 @@ func (w *Warden) forget(ctx context.Context, it *vault.Item, names []catalog.Poi
 	if err == nil {
 		return nil
 	}
-	return errors.Join(fault.Of(err), note("refused", err.Error()))
+	about := fault.Names{Item: it.Name()}
+	if errors.Is(err, prune.ErrHeld) {
+		about.Point = firstHeld(ctx, it, names)
+	}
+	return errors.Join(about.Of(err), note("refused", err.Error()))
+}
+
+// firstHeld returns the first of some points that is held, "" if that cannot be read.
+func firstHeld(ctx context.Context, it *vault.Item, names []catalog.PointName) string {
+	holds, err := it.Holds(ctx)
+	if err != nil {
+		return ""
+	}
+	for _, h := range holds {
+		if slices.Contains(names, h.Point) {
+			return h.Point.String()
+		}
+	}
+	return ""
 }
 
 // holdsWatch tells whether a hold is put on a point while a prune is at work, by one

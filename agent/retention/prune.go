@@ -104,7 +104,11 @@ func (p *pruner) settle(ctx context.Context, name string, err error) error {
 		return err
 	}
 	p.cfg.Log.Warn("not pruned", "subject", name, "err", err)
-	failed := control.ItemPrune{Item: name, Error: control.AsError(fault.Of(err))}
+	about := fault.Names{Item: name}
+	if v, ok := strings.CutPrefix(name, vaultSubject); ok {
+		about = fault.Names{Vault: v}
+	}
+	failed := control.ItemPrune{Item: name, Error: control.AsError(about.Of(err))}
 	p.failed = append(p.failed, failed)
 	p.out.Items = append(p.out.Items, failed)
 	return nil
@@ -179,9 +183,9 @@ func (p *pruner) records(ctx context.Context, name string) error {
 	p.out.FreedBytes += done.FreedBytes
 	p.addLocked(done.Locked, done.LockedUntil)
 	if n := done.Records + done.Swept; n > 0 && err == nil {
-		says := fmt.Sprintf("%s and %s of erased items removed", counted(done.Records, "old key record"), counted(done.Swept, "object"))
+		says := fmt.Sprintf("%s and %s of erased items removed", control.Counted(done.Records, "old key record"), control.Counted(done.Swept, "object"))
 		if p.ask.DryRun {
-			says = counted(done.Records, "old key record") + " would be removed"
+			says = control.Counted(done.Records, "old key record") + " would be removed"
 		}
 		p.out.Items = append(p.out.Items, control.ItemPrune{Item: vaultSubject + name, Says: says})
 	}
@@ -251,7 +255,7 @@ func (p *pruner) add(r prune.Result, cfg prune.Config) string {
 	if !r.Goes.IsZero() && (o.Goes.IsZero() || r.Goes.Before(o.Goes)) {
 		o.Goes = r.Goes
 	}
-	says := []string{counted(r.Kept, "point") + " kept"}
+	says := []string{control.Counted(r.Kept, "point") + " kept"}
 	if cfg.Retention == nil {
 		says[0] += " (no retention)"
 	}
@@ -271,14 +275,6 @@ func (p *pruner) add(r prune.Result, cfg prune.Config) string {
 		}
 	}
 	return strings.Join(says, ", ")
-}
-
-// counted is so many of something.
-func counted[N int | int64](n N, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func (p *pruner) addLocked(n int64, until time.Time) {

@@ -54,7 +54,7 @@ func (s *Set) openItem(ctx context.Context, name string, open func(*Vault) (*cat
 	opened, err := open(v)
 	if err != nil {
 		s.accuse(ctx, cfg.Vault, name, err)
-		return nil, fault.Of(err)
+		return nil, fault.Names{Item: name}.Of(err)
 	}
 	index, err := s.cfg.Index(ctx, s.cfg.State.IndexPath(v.Catalog.ID(), opened.ID()))
 	if err != nil {

@@ -50,7 +50,7 @@ func (s *Set) openVault(ctx context.Context, name string) (_ *Vault, err error) 
 	}
 	st, err := s.cfg.Store(ctx, s.cfg.Settings().Vaults[name])
 	if err != nil {
-		return nil, fault.Of(fmt.Errorf("vault %s: %w", name, err))
+		return nil, fault.Names{Vault: name}.Of(fmt.Errorf("vault %s: %w", name, err))
 	}
 	defer func() {
 		if err != nil {

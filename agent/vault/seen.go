@@ -171,7 +171,8 @@ func (it *Item) pointKeys(names []catalog.PointName) []store.Key {
 	return keys
 }
 
-// Hiding adds to an error of points that are gone what hides one of them.
+// Hiding adds to an error of points that are gone what hides one of them, and what is
+// done about it (fault.Names.Of). Every other error stays as it is.
 func (it *Item) Hiding(ctx context.Context, err error) error {
 	if !errors.Is(err, catalog.ErrPointGone) {
 		return err
@@ -180,9 +181,13 @@ func (it *Item) Hiding(ctx context.Context, err error) error {
 	gone := it.Vault.seen[it.Name()].synced.Gone
 	it.Vault.mu.Unlock()
 	if _, why := Hidden(ctx, it.Vault.Store, it.pointKeys(gone)); why != nil {
-		return fmt.Errorf("%w; %w", err, why)
+		err = fmt.Errorf("%w; %w", err, why)
 	}
-	return err
+	about := fault.Names{Item: it.Name()}
+	if len(gone) > 0 {
+		about.Point = gone[0].String()
+	}
+	return about.Of(err)
 }
 
 // recordGone has it in the logs that objects are gone.

@@ -153,7 +153,7 @@ func (d *Desk) backup(ctx context.Context, j *queue.Job, it *vault.Item, req con
 	cfg.FullRead, cfg.Tags = req.FullRead, req.Tags
 	cfg.BringUp = func(ctx context.Context) (catalog.Synced, error) {
 		return it.BringUpWriting(ctx, func(recovered int) {
-			j.Note("info", fmt.Sprintf("%d packs of an interrupted backup found: what is in them is not stored again", recovered))
+			j.Note("info", control.Counted(recovered, "pack")+" of an interrupted backup found: what is in there is not stored again")
 		})
 	}
 	p, err := d.run(ctx, it, cfg)

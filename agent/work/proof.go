@@ -47,6 +47,9 @@ func (w *verifier) prove(ctx context.Context, name string) error {
 		return err
 	}
 	defer it.Close()
+	if w.ask.Item != "" {
+		w.job.Update(func(s *control.Job) { s.Point = p.Name.String() })
+	}
 	src, err := w.original(name)
 	if err != nil {
 		return err
@@ -62,7 +65,7 @@ func (w *verifier) prove(ctx context.Context, name string) error {
 	faults := int64(w.proving.Faults.Load() - before)
 	e.Kind, e.Outcome = audit.RestoreDone, "done"
 	if err != nil || faults > 0 {
-		e.Outcome, e.Says = "failed", fmt.Sprintf("%d entries did not come back as they were", faults)
+		e.Outcome, e.Says = "failed", control.Counted(faults, "entry")+" did not come back unchanged"
 		if err != nil {
 			e.Says = err.Error()
 		}

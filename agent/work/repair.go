@@ -64,5 +64,5 @@ func (w *verifier) again(ctx context.Context, it *vault.Item) (string, error) {
 	}
 	p := result.Point
 	w.skipped.Store(p.Stats.Skipped)
-	return fmt.Sprintf("point %s, %d files, %d bytes of them stored anew", p.ID, p.Stats.Files, p.Stats.NewBytes), nil
+	return fmt.Sprintf("point %s, %s, %s of them stored anew", p.ID, control.Counted(p.Stats.Files, "file"), control.Size(p.Stats.NewBytes)), nil
 }

@@ -74,7 +74,7 @@ func (d *Desk) Restore(ctx context.Context, req control.RestoreRequest) (control
 			e.Outcome, e.Says = "failed", err.Error()
 		}
 		if err := errors.Join(err, d.cfg.Record(ctx, e)); err != nil {
-			return nil, fault.Of(err)
+			return nil, fault.Names{Item: req.Item, Point: p.Name.String()}.Of(err)
 		}
 		out := control.RestoreResult{Target: req.Target, DryRun: req.DryRun,
 			Files: int64(done.Files.Load() + done.Others.Load()), Dirs: int64(done.Dirs.Load()),

@@ -101,7 +101,7 @@ func (d *Desk) startVerifying(by string, state control.Job, v verifying) *queue.
 				}
 			}
 			if err != nil {
-				return nil, fault.Of(err)
+				return nil, fault.Names{Item: name}.Of(err)
 			}
 			if v.Restore && v.scheduled {
 				break // each run another item

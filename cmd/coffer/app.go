@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/cofferbackup/coffer/agent/control"
 )
@@ -96,9 +98,13 @@ skipped, 4 the vault's keys are inaccessible.`,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs, // group has the better words
 		RunE:          group,
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := emptyFlag(cmd); err != nil {
+				return err
+			}
 			a.started = true
 			a.Client = control.NewClient(control.ClientConfig{Socket: a.socket, Wait: a.wait})
+			return nil
 		},
 	}
 	socketDefault := a.getenv("COFFER_SOCKET")
@@ -150,9 +156,30 @@ func takes(least, most int, what string) cobra.PositionalArgs {
 			return &usageError{fmt.Sprintf("%s takes no arguments, and there is %q", verb(cmd), args[0]), next}
 		case len(args) > most:
 			return &usageError{fmt.Sprintf("%s takes only %s, and there is %q", verb(cmd), what, args[most]), next}
+		case slices.Contains(args, ""):
+			return &usageError{fmt.Sprintf("%s takes %s, and what stands for one is empty", verb(cmd), what), emptyNext}
 		}
 		return nil
 	}
+}
+
+// emptyNext is what to do about an empty word: nobody writes one on purpose.
+const emptyNext = "see what the shell made of the line: a variable that is not set is an empty word"
+
+// emptyFlag refuses a flag that was given and has nothing in it. Without it, one that
+// narrows would mean everything.
+func emptyFlag(cmd *cobra.Command) error {
+	var empty error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		words := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			words = list.GetSlice()
+		}
+		if slices.Contains(words, "") {
+			empty = &usageError{"--" + f.Name + " is empty", emptyNext}
+		}
+	})
+	return empty
 }
 
 // fail says what went wrong and returns the exit code.

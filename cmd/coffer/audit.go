@@ -50,9 +50,9 @@ with --head: it must still be in the chain.`,
 func (p *page) audited(r control.AuditReport) {
 	verdict := "whole"
 	if n := len(r.Faults); n > 0 {
-		verdict = counted(int64(n), "fault")
+		verdict = control.Counted(n, "fault")
 	}
-	p.line("%s: %s in %s: %s", safe(r.Path), counted(r.Lines, "line"), counted(int64(r.Files), "file"), verdict)
+	p.line("%s: %s in %s: %s", safe(r.Path), control.Counted(r.Lines, "line"), control.Counted(r.Files, "file"), verdict)
 	if !r.First.IsZero() {
 		p.fact("  first", when(r.First, p.now))
 		p.fact("  last", when(r.Last, p.now))

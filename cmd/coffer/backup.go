@@ -53,7 +53,7 @@ backup. A second Ctrl-C leaves the job to the agent.`,
 		},
 	}
 	cmd.Flags().BoolVar(&stdin, "stdin", false, "read the data from standard input")
-	cmd.Flags().StringVar(&name, "name", "", "with --stdin: the `file` that the data is in the point")
+	cmd.Flags().StringVar(&name, "name", "", "with --stdin: the `name` of the file in the point")
 	cmd.Flags().StringArrayVar(&req.Tags, "tag", nil, "a `word` to find the point by; may be repeated")
 	cmd.Flags().BoolVar(&req.FullRead, "full-read", false, "read files that look unchanged too")
 	cmd.Flags().BoolVar(&detach, "detach", false, "do not wait")
@@ -89,9 +89,9 @@ func (a *app) carryInput(ctx context.Context, j control.Job) error {
 func (p *page) backedUp(pt control.Point) {
 	s := pt.Stats
 	p.line("%s: point %s kept in %s", safe(pt.Item), safe(pt.ID), safe(pt.Vault))
-	p.line("     %s, %s; %s changed, %s read; %s new, %s stored; %s", counted(s.Files, "file"), size(s.SourceBytes),
-		count(s.Changed), size(s.ReadBytes), size(s.NewBytes), size(s.StoredBytes), lasting(seconds(s.Seconds)))
+	p.line("     %s, %s; %s changed, %s read; %s new, %s stored; %s", control.Counted(s.Files, "file"), control.Size(s.SourceBytes),
+		control.Count(s.Changed), control.Size(s.ReadBytes), control.Size(s.NewBytes), control.Size(s.StoredBytes), lasting(seconds(s.Seconds)))
 	if s.Changing > 0 {
-		p.line("     %s would not hold still: find them with coffer point ls", counted(s.Changing, "file"))
+		p.line("     %s would not hold still: find them with coffer point ls", control.Counted(s.Changing, "file"))
 	}
 }

@@ -60,7 +60,7 @@ func (a *app) readConfig(name string) (string, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxConfig+1))
 	if err == nil && len(text) > maxConfig {
-		err = fmt.Errorf("%s is larger than %s", name, size(maxConfig))
+		err = fmt.Errorf("%s is larger than %s", name, control.Size(maxConfig))
 	}
 	if err != nil {
 		return "", fmt.Errorf("read configuration: %w", err)
@@ -70,7 +70,7 @@ func (a *app) readConfig(name string) (string, error) {
 
 // configured says what there is in a configuration.
 func configured(r control.ConfigReport) string {
-	return counted(int64(r.Vaults), "vault") + ", " + counted(int64(r.Items), "item") + ", " + counted(int64(r.Policies), "policy")
+	return control.Counted(r.Vaults, "vault") + ", " + control.Counted(r.Items, "item") + ", " + control.Counted(r.Policies, "policy")
 }
 
 func (p *page) report(name string, r control.ConfigReport) {

@@ -44,5 +44,5 @@ func (p *page) reloaded(name string, r control.ConfigReport) {
 		return
 	}
 	p.report(name, r)
-	p.line("The agent goes on with the configuration that it had: %s to mend.", counted(int64(len(r.Problems)), "problem"))
+	p.line("The agent goes on with the configuration that it had: %s to mend.", control.Counted(len(r.Problems), "problem"))
 }

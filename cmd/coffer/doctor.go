@@ -53,12 +53,12 @@ func (p *page) diagnosis(d control.Diagnosis) {
 			p.line("%-4s  %-*s  %-*s  %s", "", subject, "", what, "next", safe(c.Next))
 		}
 	}
-	total := counted(int64(len(d.Checks)), "check")
+	total := control.Counted(len(d.Checks), "check")
 	switch {
 	case count[control.CheckBad] > 0:
 		p.line("%s, of which %d failed.", total, count[control.CheckBad])
 	case count[control.CheckWarning] > 0:
-		p.line("%s: none failed, with %s.", total, counted(count[control.CheckWarning], "warning"))
+		p.line("%s: none failed, with %s.", total, control.Counted(count[control.CheckWarning], "warning"))
 	default:
 		p.line("%s. All well.", total)
 	}

@@ -152,6 +152,6 @@ func (p *page) result(j control.Job) {
 		p.line("%s: job %d is %s", safe(jobLabel(j)), j.ID, j.State)
 	}
 	if n := j.Progress.Skipped; n > 0 {
-		p.line("     %s skipped: coffer job show %d", counted(n, "entry"), j.ID)
+		p.line("     %s skipped: coffer job show %d", control.Counted(n, "entry"), j.ID)
 	}
 }

@@ -58,8 +58,8 @@ func (p *page) item(it control.Item) {
 		p.fact("next", when(it.Next, p.now))
 	}
 	p.fact("points", strconv.Itoa(it.Points))
-	p.fact("source size", size(it.SourceBytes))
-	p.fact("stored", size(it.StoredBytes))
+	p.fact("source size", control.Size(it.SourceBytes))
+	p.fact("stored", control.Size(it.StoredBytes))
 	p.proof(it.Proof)
 	if it.Error != nil {
 		p.fact("not well", said(it.Error.Message, ""))
@@ -77,6 +77,6 @@ func (p *page) proof(pr control.Proof) {
 	p.fact("data", "all of it read since "+when(pr.Data, p.now))
 	p.fact("restore", "tried and compared "+when(pr.Restore, p.now))
 	if pr.Faults > 0 {
-		p.fact("faults", count(pr.Faults)+" found and not mended")
+		p.fact("faults", control.Count(pr.Faults)+" found and not mended")
 	}
 }

@@ -54,31 +54,31 @@ func (a *app) beforeErase(ctx context.Context, p *page, name string) error {
 		return err
 	}
 	p.line("Item %s (%s) in vault %s: %s, the last good one %s.", safe(it.Name), safe(it.Source), safe(it.Vault),
-		counted(int64(it.Points), "point"), when(it.LastGood, p.now))
+		control.Counted(it.Points, "point"), when(it.LastGood, p.now))
 	p.line("Its secrets are destroyed, and nobody restores any of it again.")
 	return nil
 }
 
 func (p *page) erased(e control.ItemErased) {
 	if e.LockedKeys == 0 {
-		p.line("%s: erased; %s destroyed, and no key opens its points any more", safe(e.Item), counted(int64(e.Secrets), "secret"))
+		p.line("%s: erased; %s destroyed, and no key opens its points any more", safe(e.Item), control.Counted(e.Secrets, "secret"))
 	} else {
-		p.line("%s: not wholly erased; %s destroyed", safe(e.Item), counted(int64(e.Secrets), "secret"))
+		p.line("%s: not wholly erased; %s destroyed", safe(e.Item), control.Counted(e.Secrets, "secret"))
 	}
 	if e.Deleted > 0 {
-		p.line("     %s deleted", counted(int64(e.Deleted), "object"))
+		p.line("     %s deleted", control.Counted(e.Deleted, "object"))
 	}
 	until := "its date"
 	if !e.LockedUntil.IsZero() {
 		until = when(e.LockedUntil, p.now)
 	}
 	if noise := e.Locked - e.LockedKeys; noise > 0 {
-		p.line("     %s under object lock until %s: noise without a secret", counted(int64(noise), "object"), until)
+		p.line("     %s under object lock until %s: noise without a secret", control.Counted(noise, "object"), until)
 	}
 	if e.LockedKeys == 0 {
 		return
 	}
-	p.line("     %s under object lock until %s: whoever has the vault's key and the store", counted(int64(e.LockedKeys), "key record"), until)
+	p.line("     %s under object lock until %s: whoever has the vault's key and the store", control.Counted(e.LockedKeys, "key record"), until)
 	p.line("     can still open the item until then")
 	p.line("  next    erase it again after that date: coffer item erase %s", safe(e.Item))
 }

@@ -43,7 +43,7 @@ func (a *app) jobListCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.Item, "item", "", "only of this `item`")
 	cmd.Flags().StringVar((*string)(&f.State), "state", "", "only in this `state`: queued, running, done, failed, cancelled")
-	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most this `many`")
+	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most `N` of them")
 	return cmd
 }
 
@@ -78,7 +78,7 @@ func (p *page) jobState(j control.Job) string {
 		s += fmt.Sprintf(", %d %%", done*100/total)
 	}
 	if j.Progress.Skipped > 0 {
-		s += ", " + count(j.Progress.Skipped) + " skipped"
+		s += ", " + control.Count(j.Progress.Skipped) + " skipped"
 	}
 	return s
 }
@@ -141,7 +141,7 @@ func (p *page) job(j control.Job) {
 		p.line("  %s: %s", safe(s.Path), safe(s.Reason))
 	}
 	if more := j.Progress.Skipped - int64(len(j.Skips)); more > 0 {
-		p.line("  and %s more, in the agent's log", count(more))
+		p.line("  and %s more, in the agent's log", control.Count(more))
 	}
 }
 

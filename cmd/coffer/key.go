@@ -32,7 +32,7 @@ never over another.
 With --hybrid a key in a file gets a second half, ML-KEM-768, and both are needed
 to open what is wrapped with it: against somebody who keeps what is stored today,
 to open it with a quantum computer later.`,
-		Example: "  coffer key create main\n  coffer key create main --bits 4096\n  coffer key create file --hybrid",
+		Example: "  coffer key create main\n  coffer key create main --bits 4096\n  coffer key create main --hybrid",
 		Args:    takes(1, 1, "the name of a key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Name = args[0]
@@ -54,7 +54,7 @@ to open it with a quantum computer later.`,
 			})
 		},
 	}
-	cmd.Flags().IntVar(&req.Bits, "bits", 0, "`size` of the key: 2048, 3072 or 4096 (default: the agent's)")
+	cmd.Flags().IntVar(&req.Bits, "bits", 0, "`size` of the key: 2048, 3072 or 4096 (default 3072)")
 	cmd.Flags().BoolVar(&req.Hybrid, "hybrid", false, "add a post-quantum half; only for a key in a file")
 	return cmd
 }

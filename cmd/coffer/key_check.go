@@ -94,11 +94,11 @@ func (p *page) check(r control.KeyReport) {
 	verdict := "all well"
 	switch {
 	case failed > 0:
-		verdict = counted(failed, "step") + " failed"
+		verdict = control.Counted(failed, "step") + " failed"
 	case !r.Passed:
 		verdict = "not fit for use"
 	case warned > 0:
-		verdict = "fit for use, with " + counted(warned, "warning")
+		verdict = "fit for use, with " + control.Counted(warned, "warning")
 	}
 	p.line("%s (%s): %s", safe(r.Key), safe(where(r.URI)), verdict)
 	for _, s := range steps {

@@ -35,8 +35,8 @@ provider, and the key is back when the drill has ended, however it ends.`,
 
 func (p *page) drilled(r control.DrillResult) {
 	p.line("%s: all goes on without %s; %s", safe(r.Vault), safe(r.Without), lasting(seconds(r.Seconds)))
-	p.line("     %s opened with %s", counted(int64(r.Secrets), "secret"), safe(strings.Join(r.With, ", ")))
+	p.line("     %s opened with %s", control.Counted(r.Secrets, "secret"), safe(strings.Join(r.With, ", ")))
 	if r.Point != "" {
-		p.line("     point %s made, and %s read back from it", safe(r.Point), size(r.Bytes))
+		p.line("     point %s made, and %s read back from it", safe(r.Point), control.Size(r.Bytes))
 	}
 }

@@ -13,9 +13,10 @@ func (a *app) keyRotateCmd() *cobra.Command {
 		Use:   "rotate VAULT",
 		Short: "Wrap a vault's secrets with the keys in use now",
 		Long: `Wrap every secret of a vault with the keys, and the versions of them, that the
-configuration has, as the agent was started with it. No pack is touched. What was
-broken off goes on where it stopped, with the same command. An old version stays
-linked until nothing needs it: coffer key usage says when.
+configuration has, as the agent last read it: a change counts from coffer config
+reload on. No pack is touched. What was broken off goes on where it stopped, with
+the same command. An old version stays linked until nothing needs it: coffer key
+usage says when.
 
 With --new-version the provider first makes a new version of the primary key. With
 --new-generation every item also gets a new secret, for what is backed up from now
@@ -43,16 +44,16 @@ already, and the result says what that is.`,
 // rewrapped says what a rotation did, and what it could not do.
 func (p *page) rewrapped(r control.RekeyResult) {
 	if r.Rewrapped == 0 {
-		p.line("%s: none of %s needed a new wrapping; %s", safe(r.Vault), counted(int64(r.Secrets), "secret"), lasting(seconds(r.Seconds)))
+		p.line("%s: none of %s needed a new wrapping; %s", safe(r.Vault), control.Counted(r.Secrets, "secret"), lasting(seconds(r.Seconds)))
 	} else {
-		p.line("%s: %s of %s wrapped anew; %s", safe(r.Vault), count(int64(r.Rewrapped)), counted(int64(r.Secrets), "secret"), lasting(seconds(r.Seconds)))
+		p.line("%s: %s of %s wrapped anew; %s", safe(r.Vault), control.Count(int64(r.Rewrapped)), control.Counted(r.Secrets, "secret"), lasting(seconds(r.Seconds)))
 	}
 	if r.Rewrapped == 0 && r.Made == 0 {
-		p.line("     the configuration counts as the agent was started with it: restart it if that has changed")
+		p.line("     the configuration counts as the agent last read it; if it was changed since: coffer config reload")
 	}
-	p.line("     %s to providers, %s written, no pack touched", counted(int64(r.Unwraps), "call"), size(r.Bytes))
+	p.line("     %s to providers, %s written, no pack touched", control.Counted(r.Unwraps, "call"), control.Size(r.Bytes))
 	if r.Made > 0 {
-		p.line("     %s made, for what is backed up from now on", counted(int64(r.Made), "new generation"))
+		p.line("     %s made, for what is backed up from now on", control.Counted(r.Made, "new generation"))
 	}
 	if r.Mode != "" {
 		p.line("     the vault is %s", safe(r.Mode))

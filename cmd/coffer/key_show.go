@@ -45,7 +45,7 @@ func keyVersions(c *control.Client, ctx context.Context, name string) ([]control
 func (p *page) key(versions []control.Key) {
 	first := versions[0]
 	p.fact("key", first.Name)
-	p.fact("where", first.URI)
+	p.fact("where", where(first.URI))
 	p.fact("provider", first.Provider)
 	p.fact("vaults", strings.Join(first.Vaults, ", "))
 	for _, k := range versions {

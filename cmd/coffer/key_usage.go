@@ -63,7 +63,7 @@ func (p *page) usage(u control.KeyUsage) {
 			share = 100 * float64(v.Secrets) / float64(v.Total)
 		}
 		rows[i] = []string{
-			shortVersion(v.Version), brief(v.Fingerprint), use, count(int64(v.Secrets)) + " of " + count(int64(v.Total)), percent(share), retirable,
+			shortVersion(v.Version), brief(v.Fingerprint), use, control.Count(int64(v.Secrets)) + " of " + control.Count(int64(v.Total)), percent(share), retirable,
 		}
 	}
 	p.table([]string{"VERSION", "FINGERPRINT", "IN USE", ">SECRETS", ">COVERAGE", "CAN BE RETIRED"}, rows)
@@ -153,7 +153,7 @@ func (p *page) coverage(all []control.Coverage) {
 			use = "yes"
 		}
 		if c.Owed > 0 {
-			owed = count(int64(c.Owed))
+			owed = control.Count(int64(c.Owed))
 		}
 		rows[i] = []string{c.Key, shortVersion(c.Version), brief(c.Fingerprint), use, percent(c.Percent), owed}
 	}

@@ -27,7 +27,7 @@ func (a *app) pointListCmd() *cobra.Command {
 		Example: "  coffer point list\n  coffer point list etc --last 5",
 		Args:    takes(0, 1, "one item"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if req.Last < 0 || req.Last > control.MaxLast {
+			if cmd.Flags().Changed("last") && (req.Last < 1 || req.Last > control.MaxLast) {
 				return &usageError{fmt.Sprintf("--last takes 1 to %d, and is %d", control.MaxLast, req.Last), "leave it out to see all"}
 			}
 			req.Item = strings.Join(args, "")
@@ -82,11 +82,11 @@ func (a *app) points(item string, points iter.Seq2[control.Point, error]) error 
 func (p *page) pointRow(pt control.Point) []string {
 	skipped := ""
 	if pt.Stats.Skipped > 0 {
-		skipped = count(pt.Stats.Skipped)
+		skipped = control.Count(pt.Stats.Skipped)
 	}
 	return []string{
-		pt.Item, pt.ID, when(pt.Time, p.now), count(pt.Stats.Files), size(pt.Stats.SourceBytes),
-		size(pt.Stats.NewBytes), size(pt.Stats.StoredBytes), skipped, strings.Join(pt.Tags, ","), p.pointState(pt),
+		pt.Item, pt.ID, when(pt.Time, p.now), control.Count(pt.Stats.Files), control.Size(pt.Stats.SourceBytes),
+		control.Size(pt.Stats.NewBytes), control.Size(pt.Stats.StoredBytes), skipped, strings.Join(pt.Tags, ","), p.pointState(pt),
 	}
 }
 
@@ -135,14 +135,14 @@ func (p *page) point(pt control.Point) {
 	p.fact("kind", pt.Kind)
 	p.fact("tags", strings.Join(pt.Tags, ", "))
 	p.fact("roots", strings.Join(pt.Roots, ", "))
-	p.fact("holds", counted(s.Files, "file")+" and "+counted(s.Dirs, "directory")+", "+size(s.SourceBytes))
-	p.fact("changed", counted(s.Changed, "file")+", "+size(s.ReadBytes)+" read")
-	p.fact("new", size(s.NewBytes)+", "+size(s.StoredBytes)+" stored")
+	p.fact("holds", control.Counted(s.Files, "file")+" and "+control.Counted(s.Dirs, "directory")+", "+control.Size(s.SourceBytes))
+	p.fact("changed", control.Counted(s.Changed, "file")+", "+control.Size(s.ReadBytes)+" read")
+	p.fact("new", control.Size(s.NewBytes)+", "+control.Size(s.StoredBytes)+" stored")
 	if s.Changing > 0 {
-		p.fact("not still", counted(s.Changing, "file"))
+		p.fact("not still", control.Counted(s.Changing, "file"))
 	}
 	if s.Skipped > 0 {
-		p.fact("skipped", counted(s.Skipped, "entry"))
+		p.fact("skipped", control.Counted(s.Skipped, "entry"))
 	}
 	p.fact("took", lasting(seconds(s.Seconds)))
 	if pt.Damaged {

@@ -45,7 +45,7 @@ difference is one line.`,
 			if err != nil || a.json {
 				return err
 			}
-			_, err = fmt.Fprintf(a.out, "%s added, %s removed, %s changed\n", count(n[control.Added]), count(n[control.Removed]), count(n[control.Changed]))
+			_, err = fmt.Fprintf(a.out, "%s added, %s removed, %s changed\n", control.Count(n[control.Added]), control.Count(n[control.Removed]), control.Count(n[control.Changed]))
 			return err
 		},
 	}
@@ -65,7 +65,7 @@ func diffLine(w io.Writer, e control.DiffEntry) {
 		more = "  (" + safe(strings.Join(e.What, ", ")) + ")"
 	}
 	if e.Change == control.Changed && e.OldSize != e.NewSize {
-		more = "  (" + safe(strings.Join(append(e.What, size(e.OldSize)+" -> "+size(e.NewSize)), ", ")) + ")"
+		more = "  (" + safe(strings.Join(append(e.What, control.Size(e.OldSize)+" -> "+control.Size(e.NewSize)), ", ")) + ")"
 	}
 	fmt.Fprintf(w, "%s %s%s\n", mark, safe(e.Path), more)
 }

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"math"
+	"strconv"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/cofferbackup/coffer/agent/control"
@@ -19,14 +23,12 @@ without --allow-empty.
 Each point is named by its whole id, as coffer point list shows it. A date, latest or
 the beginning of an id is refused: the answer names the point that it picks.`,
 		Example: "  coffer point forget etc@2026-09-02T02:00:00Z-a1b2",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return &usageError{"point forget needs at least one point", "see coffer point forget --help"}
-			}
-			return nil
-		},
+		Args:    takes(1, math.MaxInt, "at least one point"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, arg := range args {
+				if req.Item != "" && !strings.Contains(arg, "@") {
+					return &usageError{"which point is meant by " + strconv.Quote(arg) + " is not said: each has its item", "write " + req.Item + "@" + arg}
+				}
 				item, point, err := namedPoint(arg)
 				if err != nil {
 					return err
@@ -56,6 +58,6 @@ func (p *page) forgotten(points []control.Point) {
 			p.line("%s@%s: it was gone before, and is forgotten now", safe(pt.Item), safe(pt.ID))
 			continue
 		}
-		p.line("%s@%s: goes after %s; to keep it: coffer point hold", safe(pt.Item), safe(pt.ID), when(pt.Goes, p.now))
+		p.line("%s@%s: goes after %s; to keep it: coffer point hold %[1]s@%[2]s", safe(pt.Item), safe(pt.ID), when(pt.Goes, p.now))
 	}
 }

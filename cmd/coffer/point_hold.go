@@ -32,8 +32,9 @@ marked to go stays.`,
 				return err
 			}
 			return a.print(h, func(p *page) {
-				p.line("%s: held for %s: %s", safe(args[0]), safe(h.Owner), safe(h.Reason))
-				p.line("     release it with: coffer point release %s --hold %s", safe(args[0]), safe(h.ID))
+				point := safe(req.Item) + "@" + safe(h.Point)
+				p.line("%s: held for %s: %s", point, safe(h.Owner), safe(h.Reason))
+				p.line("     release it with: coffer point release %s --hold %s", point, safe(h.ID))
 			})
 		},
 	}

@@ -71,7 +71,7 @@ func entryLine(w io.Writer, e control.Entry, now time.Time) {
 		name += "  (would not hold still)"
 	}
 	fmt.Fprintf(w, "%s  %-8s %-8s %9s  %s  %s\n", modeText(e), owner(e.User, e.UID), owner(e.Group, e.GID),
-		size(e.Size), entryTime(e.MTime, now), name)
+		control.Size(e.Size), entryTime(e.MTime, now), name)
 }
 
 func owner(name string, id uint32) string {

@@ -33,8 +33,8 @@ several holds, --hold says which one is meant, or --all that all of them are.`,
 			req.Point = before.ID // the same point, whatever happens meanwhile
 			if len(before.Holds) > 1 && !all && req.Hold == "" {
 				return &usageError{
-					fmt.Sprintf("%s has %s, and which one is meant is not said", args[0], counted(int64(len(before.Holds)), "hold")),
-					"see them: coffer point show " + args[0] + "; then add --hold ID, or --all",
+					fmt.Sprintf("%s@%s has %s, and which one is meant is not said", req.Item, req.Point, control.Counted(len(before.Holds), "hold")),
+					"see them: coffer point show " + req.Item + "@" + req.Point + "; then add --hold ID, or --all",
 				}
 			}
 			after, err := a.ReleasePoint(cmd.Context(), req)
@@ -44,18 +44,18 @@ several holds, --hold says which one is meant, or --all that all of them are.`,
 			return a.print(after, func(p *page) { p.released(after, len(before.Holds)-len(after.Holds)) })
 		},
 	}
-	cmd.Flags().StringVar(&req.Hold, "hold", "", "the `id` of the hold")
+	cmd.Flags().StringVar(&req.Hold, "hold", "", "the hold with this `id`, as coffer point show has it")
 	cmd.Flags().BoolVar(&all, "all", false, "all holds")
 	return cmd
 }
 
 func (p *page) released(pt control.Point, n int) {
-	p.line("%s@%s: %s released", safe(pt.Item), safe(pt.ID), counted(int64(n), "hold"))
+	p.line("%s@%s: %s released", safe(pt.Item), safe(pt.ID), control.Counted(n, "hold"))
 	p.holds(pt.Holds)
 	switch {
 	case len(pt.Holds) > 0:
 	case !pt.Goes.IsZero():
-		p.line("     it goes after %s; to keep it: coffer point hold", when(pt.Goes, p.now))
+		p.line("     it goes after %s; to keep it: coffer point hold %s@%s", when(pt.Goes, p.now), safe(pt.Item), safe(pt.ID))
 	default:
 		p.line("     it stays or goes by its policy now")
 	}

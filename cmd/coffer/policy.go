@@ -59,7 +59,7 @@ func (p *page) policies(all []control.Policy) {
 		}
 		state := ""
 		if failing > 0 {
-			state = counted(int64(failing), "item") + " failing"
+			state = control.Counted(failing, "item") + " failing"
 		}
 		rows[i] = []string{pl.Name, strings.Join(items, ", "), schedule(pl), p.first(pl.Next), pl.Retention, state}
 	}
@@ -100,7 +100,7 @@ func (p *page) policy(pl control.Policy) {
 	for i, it := range pl.Items {
 		state := it.Paused
 		if it.Failures > 0 {
-			state = counted(int64(it.Failures), "failure")
+			state = control.Counted(it.Failures, "failure")
 			if it.Error != nil {
 				state += ": " + said(it.Error.Message, "")
 			}

@@ -41,7 +41,7 @@ func (p *page) explained(e control.Explanation) {
 	}
 	p.line("")
 	p.table([]string{"ITEM", "POINT", "TIME", "STAYS", "BECAUSE"}, rows)
-	p.line("%s: %s kept, %s to go", counted(int64(len(e.Points)), "point"), count(kept), count(int64(len(e.Points))-kept))
+	p.line("%s: %s kept, %s to go", control.Counted(len(e.Points), "point"), control.Count(kept), control.Count(int64(len(e.Points))-kept))
 }
 
 // fate says how long a point stays; everything tells that its policy lets none go.

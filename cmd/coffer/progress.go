@@ -80,28 +80,28 @@ func (m *meter) parts() []string {
 	}
 	switch {
 	case p.BytesTotal > 0:
-		parts = append(parts, size(p.Bytes)+" of "+size(p.BytesTotal))
+		parts = append(parts, control.Size(p.Bytes)+" of "+control.Size(p.BytesTotal))
 	case p.Bytes > 0 || p.Entries == 0 && p.EntriesTotal == 0:
-		parts = append(parts, size(p.Bytes))
+		parts = append(parts, control.Size(p.Bytes))
 	}
 	switch {
 	case p.BytesTotal > 0:
 	case p.EntriesTotal > 0:
-		parts = append(parts, count(p.Entries)+" of "+count(p.EntriesTotal)+" "+m.things)
+		parts = append(parts, control.Count(p.Entries)+" of "+control.Count(p.EntriesTotal)+" "+m.things)
 	case p.Entries > 0:
-		parts = append(parts, count(p.Entries)+" "+m.things)
+		parts = append(parts, control.Count(p.Entries)+" "+m.things)
 	}
 	if rate >= 1 {
-		parts = append(parts, size(int64(rate))+"/s")
+		parts = append(parts, control.Size(int64(rate))+"/s")
 		if left := p.BytesTotal - p.Bytes; left > 0 {
 			parts = append(parts, roughly(seconds(float64(left)/rate)+time.Second-1)+" left")
 		}
 	}
 	if p.Skipped > 0 {
-		parts = append(parts, count(p.Skipped)+" skipped")
+		parts = append(parts, control.Count(p.Skipped)+" skipped")
 	}
 	if p.Faults > 0 {
-		parts = append(parts, counted(p.Faults, "fault"))
+		parts = append(parts, control.Counted(p.Faults, "fault"))
 	}
 	return parts
 }

@@ -44,31 +44,31 @@ func (p *page) pruned(j control.Job, r control.PruneResult) {
 	}
 	verdict := "nothing to do"
 	if r.MarkedPoints+r.MarkedPacks+r.RemovedPoints+r.RemovedPacks+r.RepackedPacks > 0 {
-		verdict = size(r.FreedBytes) + " " + would + "freed"
+		verdict = control.Size(r.FreedBytes) + " " + would + "freed"
 	}
-	p.line("%s: %s; %s read, %s", safe(jobLabel(j)), verdict, size(r.ReadBytes), lasting(seconds(r.Seconds)))
+	p.line("%s: %s; %s read, %s", safe(jobLabel(j)), verdict, control.Size(r.ReadBytes), lasting(seconds(r.Seconds)))
 	if r.RemovedPoints+r.RemovedPacks > 0 {
-		p.line("     %sremoved: %s, %s", would, counted(r.RemovedPoints, "point"), counted(r.RemovedPacks, "pack"))
+		p.line("     %sremoved: %s, %s", would, control.Counted(r.RemovedPoints, "point"), control.Counted(r.RemovedPacks, "pack"))
 	}
 	if r.MarkedPoints+r.MarkedPacks > 0 {
 		goes := ""
 		if !r.Goes.IsZero() {
 			goes = ", to go after " + when(r.Goes, p.now)
 		}
-		p.line("     %smarked: %s, %s, %s%s", would, counted(r.MarkedPoints, "point"), counted(r.MarkedPacks, "pack"), size(r.MarkedBytes), goes)
+		p.line("     %smarked: %s, %s, %s%s", would, control.Counted(r.MarkedPoints, "point"), control.Counted(r.MarkedPacks, "pack"), control.Size(r.MarkedBytes), goes)
 	}
 	if r.RepackedPacks > 0 {
-		p.line("     %srewritten: %s of which little was needed, %s", would, counted(r.RepackedPacks, "pack"), size(r.RepackedBytes))
+		p.line("     %srewritten: %s of which little was needed, %s", would, control.Counted(r.RepackedPacks, "pack"), control.Size(r.RepackedBytes))
 	}
 	if r.RescuedPacks > 0 {
-		p.line("     kept after all: %s that newer points need", counted(r.RescuedPacks, "pack"))
+		p.line("     kept after all: %s that newer points need", control.Counted(r.RescuedPacks, "pack"))
 	}
 	if r.Locked > 0 {
 		until := ""
 		if !r.LockedUntil.IsZero() {
 			until = " until " + when(r.LockedUntil, p.now)
 		}
-		p.line("     locked by the store%s: %s", until, counted(r.Locked, "object"))
+		p.line("     locked by the store%s: %s", until, control.Counted(r.Locked, "object"))
 	}
 	if r.Waiting > 0 {
 		p.line("     waiting: %s not ended; what was marked before stays until then", has(r.Waiting, "backup"))
@@ -89,5 +89,5 @@ func has(n int64, thing string) string {
 	if n == 1 {
 		return "1 " + thing + " has"
 	}
-	return counted(n, thing) + " have"
+	return control.Counted(n, thing) + " have"
 }

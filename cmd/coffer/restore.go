@@ -28,7 +28,12 @@ agent to cancel; running the same command again goes on from there.`,
   coffer restore etc@2026-09-02 /srv/restored --path /etc/ssh --path /etc/fstab
   coffer restore src / --pattern '*.go' --overwrite never
   coffer restore etc / --delete --dry-run`,
-		Args: takes(2, 2, "an item and a target"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 && args[0] != "" && args[1] == "" { // not the folder that coffer was started in
+				return &usageError{"the target is empty", "name a folder: coffer restore " + args[0] + " /srv/restored"}
+			}
+			return takes(2, 2, "an item and a target")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if req.Item, req.Point, err = splitPoint(args[0]); err != nil {
@@ -52,8 +57,8 @@ agent to cancel; running the same command again goes on from there.`,
 	}
 	cmd.Flags().StringArrayVar(&req.Paths, "path", nil, "only this `path` and what is below it; may be repeated")
 	cmd.Flags().StringArrayVar(&req.Patterns, "pattern", nil, "only what matches this `glob`; may be repeated")
-	cmd.Flags().StringVar(&overwrite, "overwrite", overwrite, "`what` to do with files that are there: if-different, never, always")
-	cmd.Flags().BoolVar(&req.Delete, "delete", false, "remove what the point does not have")
+	cmd.Flags().StringVar(&overwrite, "overwrite", overwrite, "`how` files that are there are taken: if-different, never, always")
+	cmd.Flags().BoolVar(&req.Delete, "delete", false, "remove what the point does not have, below the folders that it has as a whole")
 	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "say what would be done, and do nothing")
 	cmd.Flags().BoolVar(&req.NumericOwner, "numeric-owner", false, "restore user and group ids as they are, without looking up names")
 	cmd.Flags().BoolVar(&detach, "detach", false, "do not wait")
@@ -67,12 +72,16 @@ func (p *page) restored(j control.Job, r control.RestoreResult) {
 	}
 	p.line("%s: point %s %s %s", safe(j.Item), safe(j.Point), verb, safe(r.Target))
 	text := fmt.Sprintf("%s, %s; %s written, %s; %s right already",
-		counted(r.Files, "file"), size(r.Bytes), count(r.Files-r.Unchanged-r.Kept), size(r.WrittenBytes), count(r.Unchanged))
+		control.Counted(r.Files, "file"), control.Size(r.Bytes), control.Count(r.Files-r.Unchanged-r.Kept), control.Size(r.WrittenBytes), control.Count(r.Unchanged))
 	if r.Kept > 0 {
-		text += "; " + count(r.Kept) + " left as they are"
+		text += "; " + control.Count(r.Kept) + " left as they are"
 	}
 	if r.Deleted > 0 {
-		text += "; " + count(r.Deleted) + " removed"
+		removed := " removed"
+		if r.DryRun {
+			removed = " would be removed"
+		}
+		text += "; " + control.Count(r.Deleted) + removed
 	}
 	p.line("     %s; %s", text, lasting(seconds(r.Seconds)))
 }

@@ -67,8 +67,11 @@ func kept() *controltest.Backend {
 			}}}}
 		case kind == control.KindVerify && subject == "slow":
 			return controltest.Play{End: control.Job{State: control.JobDone, Output: "hook: done\n", Result: &control.JobResult{Verify: &control.VerifyResult{
-				Points: 1, Objects: 12, Files: 400, ReadBytes: 5 << 20, Compared: 400, Repaired: []string{"index rebuilt"}, Seconds: 3,
+				Points: 1, Objects: 12, Files: 400, ReadBytes: 5 << 20, Repaired: []string{"index rebuilt"}, Seconds: 3,
 			}}}}
+		case kind == control.KindVerify && subject == "db":
+			return controltest.Play{End: control.Job{State: control.JobDone, Point: "2026-11-22T02:00:03Z-k3f9",
+				Result: &control.JobResult{Verify: &control.VerifyResult{Compared: 400, Seconds: 3}}}}
 		}
 		return play(kind, subject)
 	}

@@ -81,7 +81,7 @@ func (p *page) jobsUnderWay(jobs []control.Job, all bool) {
 	}
 	p.jobs(shown)
 	if more := len(jobs) - len(shown); more > 0 {
-		p.line("and %s more: coffer job list --state queued", count(int64(more)))
+		p.line("and %s more: coffer job list --state queued", control.Count(int64(more)))
 	}
 }
 
@@ -95,14 +95,14 @@ func (p *page) headline(s control.Status, all bool) {
 		}
 		return
 	}
-	p.line("%s%s:", up, counted(int64(len(s.Problems)), "problem"))
+	p.line("%s%s:", up, control.Counted(len(s.Problems), "problem"))
 	problems := s.Problems
 	if !all {
 		problems = alike(problems)
 	}
 	for i, pr := range problems {
 		if i == fewProblems && !all && len(problems) > fewProblems+1 {
-			p.line("  and %s more: coffer status --all", count(int64(len(problems)-i)))
+			p.line("  and %s more: coffer status --all", control.Count(int64(len(problems)-i)))
 			break
 		}
 		p.line("  %s: %s", safe(pr.Subject), safe(said(pr.Message, pr.Subject)))
@@ -132,7 +132,7 @@ func alike(problems []control.Problem) []control.Problem {
 		}
 		more := ""
 		if n := len(names) - 3; n > 0 {
-			names, more = names[:3], " and "+count(int64(n))+" more"
+			names, more = names[:3], " and "+control.Count(int64(n))+" more"
 		}
 		out[i].Subject = kind + "s " + strings.Join(names, ", ") + more
 		out[i].Message = strings.Replace(pr.Message, "it has no point", "they have no point", 1)
@@ -154,7 +154,7 @@ func (p *page) wellness(items []control.Item) string {
 	if len(items) == 0 {
 		return ""
 	}
-	text := "Each of " + counted(int64(len(items)), "item") + " has a good point, the oldest of " + when(oldest, p.now)
+	text := "Each of " + control.Counted(len(items), "item") + " has a good point, the oldest of " + when(oldest, p.now)
 	if len(items) == 1 {
 		text = "Its item has a good point, of " + when(oldest, p.now)
 	}
@@ -319,13 +319,13 @@ func (p *page) itemRow(it control.Item) []string {
 	if !it.Proof.Data.IsZero() {
 		read = roughly(p.now.Sub(it.Proof.Data)) + " ago"
 	}
-	return []string{it.Name, last, next, strconv.Itoa(it.Points), size(it.SourceBytes), size(it.StoredBytes), read, it.Policy}
+	return []string{it.Name, last, next, strconv.Itoa(it.Points), control.Size(it.SourceBytes), control.Size(it.StoredBytes), read, it.Policy}
 }
 
 // groupRow is one line for items that are well: the oldest and the soonest of their
 // times, and the sums of their numbers.
 func (p *page) groupRow(policy string, items []control.Item) []string {
-	sum := control.Item{Name: counted(int64(len(items)), "item"), Policy: policy}
+	sum := control.Item{Name: control.Counted(len(items), "item"), Policy: policy}
 	for _, it := range items {
 		sum.LastGood, sum.Next = earliest(sum.LastGood, it.LastGood), earliest(sum.Next, it.Next)
 		sum.Proof.Data = earliest(sum.Proof.Data, it.Proof.Data)

@@ -57,43 +57,6 @@ func safeText(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// size writes bytes in binary units: "512 B", "3.1 MiB", "40 GiB".
-func size(n int64) string {
-	if n < 1024 {
-		return strconv.FormatInt(n, 10) + " B"
-	}
-	f, unit := float64(n), ""
-	for _, unit = range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
-		if f /= 1024; f < 999.5 {
-			break
-		}
-	}
-	if f < 9.95 {
-		return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") + " " + unit
-	}
-	return strconv.FormatFloat(f, 'f', 0, 64) + " " + unit
-}
-
-// count writes a number with commas between thousands.
-func count(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-// counted writes a number of things: "1 file", "18,204 files".
-func counted(n int64, thing string) string {
-	switch {
-	case n == 1:
-		return "1 " + thing
-	case strings.HasSuffix(thing, "y"):
-		return count(n) + " " + strings.TrimSuffix(thing, "y") + "ies"
-	}
-	return count(n) + " " + thing + "s"
-}
-
 // lasting writes a duration: "2.9 s", "5 min 3 s", "3 d 4 h".
 func lasting(d time.Duration) string {
 	pair := func(unit time.Duration, big string, part time.Duration, small string) string {

@@ -29,25 +29,6 @@ func TestSafe(t *testing.T) {
 	}
 }
 
-func TestNumbers(t *testing.T) {
-	for n, want := range map[int64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1229: "1.2 KiB", 10 << 20: "10 MiB", 852 << 20: "852 MiB",
-		1023 << 20: "1 GiB", 40 << 30: "40 GiB", 1<<63 - 1: "8 EiB", 9 << 40: "9 TiB",
-	} {
-		if got := size(n); got != want {
-			t.Errorf("size(%d) = %q, want %q", n, got, want)
-		}
-	}
-	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 18204: "18,204", 1234567: "1,234,567", -1000: "-1,000", -100: "-100"} {
-		if got := count(n); got != want {
-			t.Errorf("count(%d) = %q, want %q", n, got, want)
-		}
-	}
-	if got := counted(1, "entry") + counted(2, "entry") + counted(2, "file"); got != "1 entry2 entries2 files" {
-		t.Error(got)
-	}
-}
-
 func TestTimes(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0.0 s", 2940 * time.Millisecond: "2.9 s", 12 * time.Second: "12 s", 303 * time.Second: "5 min 3 s",

@@ -53,7 +53,7 @@ and the source still has. It throws nothing away.`,
 			return a.through(cmd.Context(), j, detach)
 		},
 	}
-	cmd.Flags().StringVar(&level, "level", level, "how `deep`: structure, data")
+	cmd.Flags().StringVar(&level, "level", level, "the `level`: structure, data")
 	cmd.Flags().IntVar(&req.Part, "part", 0, "read only this `percentage` of the data: what was not read for longest")
 	cmd.Flags().BoolVar(&req.Repair, "repair", false, "mend what can be mended from the source")
 	cmd.Flags().BoolVar(&req.Restore, "restore", false, "restore the newest point into a scratch folder and compare it")
@@ -76,16 +76,33 @@ func verifyOptions(cmd *cobra.Command, req control.VerifyRequest) error {
 	return nil
 }
 
+// proved says what a proof restore found.
+func (p *page) proved(j control.Job, r control.VerifyResult) {
+	of := "the newest point"
+	if j.Point != "" {
+		of = "point " + j.Point
+	}
+	if n := len(r.Faults); n > 0 {
+		p.line("%s: %s restored and compared, %s: %s", safe(jobLabel(j)), safe(of), control.Counted(r.Compared, "file"), control.Counted(n, "fault"))
+	} else {
+		p.line("%s: %s restored and compared, %s: equal; %s", safe(jobLabel(j)), safe(of), control.Counted(r.Compared, "file"), lasting(seconds(r.Seconds)))
+	}
+	for _, f := range r.Faults {
+		p.line("     %s", safe(f))
+	}
+}
+
 func (p *page) verified(j control.Job, r control.VerifyResult) {
+	if r.Compared > 0 { // a proof restore reads no more than it says
+		p.proved(j, r)
+		return
+	}
 	verdict := "all well"
 	if n := len(r.Faults); n > 0 {
-		verdict = counted(int64(n), "fault")
+		verdict = control.Counted(n, "fault")
 	}
-	p.line("%s: %s verified: %s", safe(jobLabel(j)), counted(r.Points, "point"), verdict)
-	p.line("     %s, %s, %s read; %s", counted(r.Objects, "object"), counted(r.Files, "file"), size(r.ReadBytes), lasting(seconds(r.Seconds)))
-	if r.Compared > 0 {
-		p.line("     %s restored and compared", counted(r.Compared, "file"))
-	}
+	p.line("%s: %s verified: %s", safe(jobLabel(j)), control.Counted(r.Points, "point"), verdict)
+	p.line("     %s, %s, %s read; %s", control.Counted(r.Objects, "object"), control.Counted(r.Files, "file"), control.Size(r.ReadBytes), lasting(seconds(r.Seconds)))
 	for _, f := range r.Faults {
 		p.line("     %s", safe(f))
 	}

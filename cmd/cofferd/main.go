@@ -60,6 +60,13 @@ func exitCode(err error) int {
 	return control.ExitCode(err)
 }
 
+func versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Show the version", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), "cofferd version", control.BuildVersion())
+		return err
+	}}
+}
+
 func command(clock func() time.Time) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "cofferd",
@@ -77,7 +84,7 @@ func command(clock func() time.Time) *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(clock), rescueCommand(), scrubCommand(), checkCommand())
+	root.AddCommand(runCommand(clock), rescueCommand(), scrubCommand(), checkCommand(), versionCommand())
 	root.AddCommand(serviceCommands()...)
 	return root
 }

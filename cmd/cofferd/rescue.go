@@ -17,7 +17,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent"
 	"github.com/cofferbackup/coffer/agent/config"
-	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
@@ -37,7 +37,7 @@ type rescueOptions struct {
 func rescueCommand() *cobra.Command {
 	var o rescueOptions
 	cmd := &cobra.Command{
-		Use:   "rescue --store URL --vault-id ID --key URI  ls | restore ITEM[@POINT] TARGET",
+		Use:   "rescue",
 		Short: "List and restore without a service or a configuration",
 		Long: `List and restore from nothing but a store's URL, the vault's id and one of its keys,
 on a bare machine. The id is on the vault's recovery sheet; without it nothing in a
@@ -50,7 +50,18 @@ Arc).`,
 		Example: `  cofferd rescue --store file:///mnt/backup --vault-id ID --key file:///root/kek.pem ls
   cofferd rescue --store s3://host:9000/bucket --vault-id ID --key 'pkcs11:token=backup;object=coffer-kek?module-path=...&pin-source=file:/root/pin' restore etc /mnt/new
   cofferd rescue --store s3://host:9000/bucket --vault-id ID --key https://corp.vault.azure.net/keys/backup --tenant T --client C --client-certificate /root/client.pem ls`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("rescue has no verb %q: it has ls and restore", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().NFlag() > 0 {
+				return usageError{errors.New("what to do is not said: add ls, or restore ITEM[@POINT] TARGET")}
+			}
+			return cmd.Help()
+		},
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.store, "store", "", "URL of the store")
@@ -65,13 +76,13 @@ Arc).`,
 	f.StringVar(&c.CA, "ca", "", "for Key Vault: PEM file of authorities to trust beside the system's")
 	f.StringVar(&c.Proxy, "proxy", "", "for Key Vault: URL of an HTTP proxy")
 	ls := &cobra.Command{
-		Use: "ls", Short: "List items and their points", Args: cobra.NoArgs,
+		Use: "ls", Short: "List items and their points", Args: rescueTakes(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withVault(cmd.Context(), o, func(ctx context.Context, r *rescue) error { return r.list(ctx, cmd.OutOrStdout()) })
 		},
 	}
 	back := &cobra.Command{
-		Use: "restore ITEM[@POINT] TARGET", Short: "Restore a point into a folder", Args: cobra.ExactArgs(2),
+		Use: "restore ITEM[@POINT] TARGET", Short: "Restore a point into a folder", Args: rescueTakes(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withVault(cmd.Context(), o, func(ctx context.Context, r *rescue) error {
 				return r.restore(ctx, cmd.OutOrStdout(), args[0], args[1], o)
@@ -82,6 +93,17 @@ Arc).`,
 	back.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be done")
 	cmd.AddCommand(ls, back)
 	return cmd
+}
+
+// rescueTakes refuses what is not so many words, or has an empty one: it would restore
+// into the folder that cofferd was started in.
+func rescueTakes(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n || slices.Contains(args, "") {
+			return usageError{fmt.Errorf("it is: cofferd rescue --store URL --vault-id ID --key URI %s", cmd.Use)}
+		}
+		return nil
+	}
 }
 
 // rescue is an open vault without a service.
@@ -111,16 +133,16 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 	defer closeParts()
 	st, err := parts.Store(ctx, config.Vault{Store: o.store})
 	if err != nil {
-		return fault.Of(err)
+		return rescueFault(err)
 	}
 	ring, err := o.ring(ctx, parts, log)
 	if err != nil {
-		return fault.Of(err)
+		return rescueFault(err)
 	}
 	defer ring.Close()
 	v, err := catalog.Open(ctx, st, catalog.OpenOptions{ID: id, Ring: ring})
 	if err != nil {
-		return fault.Of(err)
+		return rescueFault(err)
 	}
 	defer v.Close()
 	dir, err := os.MkdirTemp("", "coffer-rescue-")
@@ -128,7 +150,7 @@ func withVault(ctx context.Context, o rescueOptions, do func(context.Context, *r
 		return err
 	}
 	defer os.RemoveAll(dir)
-	return fault.Of(do(ctx, &rescue{vault: v, parts: parts, dir: dir, log: log}))
+	return rescueFault(do(ctx, &rescue{vault: v, parts: parts, dir: dir, log: log}))
 }
 
 // credentialKind completes the credential by what was given of it.
@@ -185,7 +207,7 @@ func (r *rescue) list(ctx context.Context, w io.Writer) error {
 	items, damaged := r.vault.Items(ctx)
 	fmt.Fprintf(w, "vault %s, made %s\n\n", r.vault.ID(), r.vault.Created().Format(time.DateOnly))
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "ITEM\tPOINT\tHOST\tFILES\tBYTES")
+	fmt.Fprintln(t, "ITEM\tPOINT\tTIME\tHOST\tHOLDS")
 	for _, it := range items {
 		names, err := it.Points(ctx)
 		if err != nil {
@@ -196,7 +218,8 @@ func (r *rescue) list(ctx context.Context, w io.Writer) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\n", it.Name(), n, p.Host, p.Stats.Files, p.Stats.Bytes)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s, %s\n", it.Name(), n, n.Time().Local().Format("2006-01-02 15:04 MST"), p.Host,
+				control.Counted(int64(p.Stats.Files), "file"), control.Size(int64(p.Stats.Bytes)))
 		}
 		it.Close()
 	}
@@ -245,12 +268,16 @@ func (r *rescue) restore(ctx context.Context, w io.Writer, what, to string, o re
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s@%s: %d files, %d bytes written to %s\n", name, p.Name, done.Files.Load(), done.Written.Load(), abs)
+	written := "written to"
+	if o.dryRun {
+		written = "would be written to"
+	}
+	fmt.Fprintf(w, "%s@%s: %s, %s %s %s\n", name, p.Name, control.Counted(int64(done.Files.Load()), "file"), control.Size(int64(done.Written.Load())), written, abs)
 	for _, s := range result.Skipped {
 		fmt.Fprintf(w, "skipped %q: %s\n", s.Path, s.Reason)
 	}
 	if n := done.Skipped.Load(); n > 0 {
-		fmt.Fprintf(w, "%d entries could not be restored\n", n)
+		fmt.Fprintf(w, "%s could not be restored\n", control.Counted(int64(n), "entry"))
 		return errSkipped
 	}
 	return nil

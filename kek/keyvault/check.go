@@ -190,7 +190,7 @@ func (c *checkup) opened(newest version, test error) {
 
 // failed makes a step of an error. next is for an error that does not say it.
 func failed(stage kek.Stage, err error, next string) kek.Step {
-	step := kek.Step{Stage: stage, Verdict: kek.Failed, Says: strings.TrimSuffix(err.Error(), "."), Next: next}
+	step := kek.Step{Stage: stage, Verdict: kek.Failed, Says: strings.TrimSuffix(err.Error(), "."), Next: next, Missing: errors.Is(err, kek.ErrMissing)}
 	var f *fault
 	if errors.As(err, &f) {
 		step.Says = f.class.Error() + ": " + f.says

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/kek/internal/calls"
@@ -71,7 +72,8 @@ func (f file) examine() []kek.Step {
 func (f file) protection(encrypted bool) kek.Step {
 	step := kek.Step{Stage: kek.StageProtection, Verdict: kek.Warned,
 		Says: "a software key: whoever reads this file opens every backup",
-		Next: "keep the key in an HSM or Key Vault, or at least give the file a passphrase: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256"}
+		Next: "keep the key in an HSM or Key Vault, or at least give the file a passphrase: " +
+			strings.ReplaceAll(encryptCommand, "KEK", f.path) + ", and name where it is in the key's uri: ?passphrase-source=file:/path"}
 	switch {
 	case encrypted:
 		step.Says = "a software key: whoever reads this file and its passphrase opens every backup"

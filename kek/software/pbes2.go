@@ -48,7 +48,11 @@ const (
 	oidAES256CBC  = "2.16.840.1.101.3.4.1.42"
 )
 
-const howToEncrypt = "encrypt it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256"
+const howToEncrypt = "encrypt it with: " + encryptCommand
+
+// encryptCommand encrypts a key in a file of its own, which takes the place of the first:
+// without -in and -out the key would be printed. KEK stands for the file.
+const encryptCommand = "openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -in KEK -out KEK.new && chmod 600 KEK.new && mv KEK.new KEK"
 
 // pbes2 is how a key is encrypted, and the encrypted key.
 type pbes2 struct {

@@ -14,7 +14,7 @@ import (
 	"github.com/cofferbackup/coffer/catalog/tree"
 )
 
-// Errors of every target. Those that are not ErrFull or ErrReadOnly are the
+// Errors of every target. Those that are not ErrFull, ErrReadOnly or ErrFile are the
 // entry's: the caller reports it and goes on.
 var (
 	// ErrName: the name is not a single path component ("", ".", "..", with "/" or NUL).
@@ -23,6 +23,8 @@ var (
 	ErrFull = errors.New("target is full")
 	// ErrReadOnly: the file system is read-only. Fatal.
 	ErrReadOnly = errors.New("target is read-only")
+	// ErrFile: what the target names is no folder. From Open alone.
+	ErrFile = errors.New("it is a file")
 	// ErrPrivilege: the process may not make such an entry (a device, without root).
 	ErrPrivilege = errors.New("not permitted to this process; run the restore as root")
 	// ErrInTheWay: what has the name is of another kind than what was asked for,

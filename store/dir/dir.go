@@ -135,7 +135,7 @@ func OpenWith(cfg Config) (*Store, error) {
 	}
 	f, err := os.Open(root)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open store %s: %w: there is no such folder; mount it, or make a new vault there", root, store.ErrMissing)
+		return nil, fmt.Errorf("open store %s: %w: there is no such folder; is the file system mounted?", root, store.ErrMissing)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", root, classify(err))

@@ -16,11 +16,12 @@ func (b *Backend) ReloadConfig(context.Context) (control.ConfigReport, error) { 
 
 // HoldPoint implements control.Retention. PointList stays as it is.
 func (b *Backend) HoldPoint(ctx context.Context, req control.PointHold) (control.Hold, error) {
-	if _, err := b.Point(ctx, req.Item, req.Point); err != nil {
+	p, err := b.Point(ctx, req.Item, req.Point)
+	if err != nil {
 		return control.Hold{}, err
 	}
 	b.note(req)
-	return control.Hold{ID: "h7", Owner: req.Owner, Reason: req.Reason, Since: b.Now}, nil
+	return control.Hold{ID: "h7", Point: p.ID, Owner: req.Owner, Reason: req.Reason, Since: b.Now}, nil
 }
 
 // ReleasePoint implements control.Retention. PointList stays as it is.

@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -61,6 +62,9 @@ func (t *Target) Open(ctx context.Context, opts target.Options) (target.Sink, er
 	}
 	if opts.Report == nil {
 		opts.Report = func(target.Lack) {}
+	}
+	if info, err := os.Stat(t.cfg.Path); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("open target %s: %w", t.cfg.Path, target.ErrFile)
 	}
 	if opts.DryRun {
 		return openDry(t.cfg, opts)
