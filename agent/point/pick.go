@@ -11,8 +11,6 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/catalog"
-	"github.com/cofferbackup/coffer/crypt"
-	"github.com/cofferbackup/coffer/store"
 )
 
 // PickReadable finds the point of an item that a selector means, as Pick does, and
@@ -29,7 +27,7 @@ func PickReadable(ctx context.Context, it *catalog.Item, selector string, now ti
 			return nil, err
 		}
 		err = read(name)
-		if latest := selector == "" || selector == "latest"; !latest || !errors.Is(err, crypt.ErrDamaged) && !errors.Is(err, store.ErrShort) {
+		if latest := selector == "" || selector == "latest"; !latest || !catalog.Unreadable(err) {
 			if err == nil && latest && name.Time().Sub(now) > ahead {
 				notes = append(notes, fmt.Sprintf("point %s of %s is dated in the future: the clock that made it was wrong, and another may be newer", name, it.Name()))
 			}

@@ -17,7 +17,6 @@ import (
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
-	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/restore/target"
 )
@@ -67,7 +66,7 @@ func Restore(ctx context.Context, cfg Config) (findings []Finding, err error) {
 		cfg.Progress = new(Progress)
 	}
 	if err := cfg.room(ctx); err != nil {
-		if errors.Is(err, crypt.ErrDamaged) || errors.Is(err, tree.ErrFormat) {
+		if catalog.Lost(err) {
 			cfg.Progress.Faults.Add(1)
 			return []Finding{{Path: "/", Err: err}}, nil
 		}
@@ -90,7 +89,7 @@ func Restore(ctx context.Context, cfg Config) (findings []Finding, err error) {
 	if errors.Is(err, target.ErrFull) {
 		return nil, fmt.Errorf("%w %s: it filled up: %w", ErrSpace, cfg.Scratch.Dir, err)
 	}
-	if err != nil && !errors.Is(err, crypt.ErrDamaged) {
+	if err != nil && !catalog.Lost(err) {
 		return nil, err
 	}
 	c := &comparing{Config: cfg, folder: folder, lacks: lacks, skipped: make(map[string]string), links: make(map[tree.Inode]tree.Inode), root: os.Geteuid() == 0}

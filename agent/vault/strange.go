@@ -9,8 +9,8 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
-	"github.com/cofferbackup/coffer/store"
 )
 
 // strange is the last look at what backups and prunes have left for each other.
@@ -39,7 +39,7 @@ func (it *Item) Strange(ctx context.Context) ([]control.Problem, error) {
 	for key, err := range it.CheckRecords(ctx) {
 		switch {
 		case err == nil:
-		case errors.Is(err, crypt.ErrDamaged) || errors.Is(err, store.ErrShort):
+		case catalog.Unreadable(err):
 			kind := strings.Split(string(key)+"///", "/")[2] // items/<item>/<kind>/
 			if counts[kind]++; counts[kind] == 1 {
 				first[kind] = fmt.Errorf("%s: %w", key, err)
