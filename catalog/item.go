@@ -152,7 +152,7 @@ func (v *Vault) find(ctx context.Context, name string) (*Item, error) {
 // readItem reads an item. ErrNoItem if it has no key records.
 func (v *Vault) readItem(ctx context.Context, id crypt.ItemID) (*Item, error) {
 	seen := v.floorsOf(id.String())
-	names, err := listRecords(ctx, v.objects, store.Key("keys/"+id.String()+"/"))
+	names, err := listRecords(ctx, v.objects, ItemRecords(id))
 	if err != nil {
 		return nil, err
 	}

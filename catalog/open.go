@@ -34,7 +34,7 @@ func Open(ctx context.Context, objects Objects, opts OpenOptions) (*Vault, error
 }
 
 func open(ctx context.Context, objects Objects, opts OpenOptions) (*Vault, error) {
-	raw, err := store.ReadAll(ctx, objects, descriptorKey, maxRecord)
+	raw, err := store.ReadAll(ctx, objects, Descriptor, maxRecord)
 	if errors.Is(err, store.ErrNotExist) && !errors.Is(err, store.ErrHidden) {
 		err = ErrNoVault
 	}
@@ -42,7 +42,7 @@ func open(ctx context.Context, objects Objects, opts OpenOptions) (*Vault, error
 		return nil, err
 	}
 	var d descriptor
-	rec, err := parseRecord(descriptorMagic, descriptorKey, raw, &d)
+	rec, err := parseRecord(descriptorMagic, Descriptor, raw, &d)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ type candidate struct {
 // openVaultKey opens the vault key, and returns its current record.
 func openVaultKey(ctx context.Context, objects Objects, opts OpenOptions) (*crypt.VaultKey, kek.Ref, keyRecord, error) {
 	none := func(err error) (*crypt.VaultKey, kek.Ref, keyRecord, error) { return nil, kek.Ref{}, keyRecord{}, err }
-	names, err := listRecords(ctx, objects, "keys/"+vaultOwner+"/")
+	names, err := listRecords(ctx, objects, VaultRecords)
 	if err != nil {
 		return none(err)
 	}

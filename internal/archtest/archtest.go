@@ -28,6 +28,7 @@ type File struct {
 	Generated bool
 	Comment   bool     // it has a package comment
 	Functions []string // at the top level, without methods
+	Keys      []string // names of objects that it spells out
 }
 
 // Read parses all Go files of a tree but those in testdata and hidden folders.
@@ -72,7 +73,40 @@ func parse(name string, text []byte) (File, error) {
 			f.Functions = append(f.Functions, fn.Name.Name)
 		}
 	}
+	ast.Inspect(syntax, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr: // store.Key("a/" + b)
+			if isKey(n.Fun) {
+				f.Keys = append(f.Keys, literals(n)...)
+			}
+		case *ast.ValueSpec: // const a store.Key = "a"
+			if isKey(n.Type) {
+				f.Keys = append(f.Keys, literals(n)...)
+			}
+		}
+		return true
+	})
 	return f, nil
+}
+
+func isKey(e ast.Expr) bool {
+	s, ok := e.(*ast.SelectorExpr)
+	if !ok || s.Sel.Name != "Key" {
+		return false
+	}
+	p, ok := s.X.(*ast.Ident)
+	return ok && p.Name == "store"
+}
+
+// literals returns the text literals in a part of a file.
+func literals(of ast.Node) (found []string) {
+	ast.Inspect(of, func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING {
+			found = append(found, l.Value)
+		}
+		return true
+	})
+	return found
 }
 
 // Rules of a module. Packages are named by their folders.
@@ -96,6 +130,9 @@ type Rules struct {
 	Only map[string][]string
 	// Homes says beneath which folder, alone, a foreign package is imported.
 	Homes map[string]string
+	// Keys are the folders in whose packages the names of objects are spelled out; the
+	// others ask them.
+	Keys []string
 	// MaxLines of a file that is not generated.
 	MaxLines int
 }
@@ -170,6 +207,9 @@ func (r Rules) shape(f File) []string {
 	var faults []string
 	if !f.Generated && f.Lines > r.MaxLines {
 		faults = append(faults, fmt.Sprintf("%d lines are more than %d", f.Lines, r.MaxLines))
+	}
+	if len(f.Keys) > 0 && !f.Test && !r.testing(f.Package) && !r.beneathAny(f.Package, slices.Concat(r.Keys, r.Tools)) {
+		faults = append(faults, fmt.Sprintf("spells out the name of an object, %s: ask %s", f.Keys[0], strings.Join(r.Keys, " or ")))
 	}
 	if slices.Contains(f.Functions, "init") {
 		faults = append(faults, "has an init function")

@@ -58,6 +58,7 @@ func rules() archtest.Rules {
 			"github.com/spf13/cobra":          "cmd",
 			"C":                               "kek/pkcs11",
 		},
+		Keys:     []string{"catalog", "store"},
 		MaxLines: 450,
 	}
 }
@@ -151,6 +152,12 @@ func TestFaults(t *testing.T) {
 		{"store/s3/a.go", imports("github.com/minio/minio-go/v7/pkg/credentials"), ""},
 		{"agent/a.go", imports("github.com/minio/minio-go/v7"), "its home is store/s3"},
 		{"chunk/a.go", imports("C"), "its home is kek/pkcs11"},
+
+		{"agent/a.go", doc + "var k = store.Key(\"items/\" + id)\n", "spells out the name of an object, \"items/\": ask catalog or store"},
+		{"agent/a.go", doc + "const k store.Key = `vault`\n", "spells out the name of an object"},
+		{"agent/a.go", doc + "var k = store.Key(name)\n", ""},
+		{"agent/a_test.go", "package p_test\nvar k = store.Key(\"items/\")\n", ""},
+		{"catalog/a.go", doc + "var k = store.Key(\"items/\")\n", ""},
 
 		{"util/a.go", doc, "has no place in the rules"},
 		{"crypt/a.go", "package p\n", "has 0 package comments"},
