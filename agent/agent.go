@@ -10,7 +10,7 @@
 //     not to start.
 //   - Vault ids come from the configuration or the agent's own state; without one,
 //     nothing in a store is trusted.
-//   - State is what can be lost: ids apart, all of it is rebuilt from the vault.
+//   - State is what can be lost: what is gone with it the runbook says; no point is.
 package agent
 
 import (
