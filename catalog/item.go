@@ -213,13 +213,6 @@ func (it *Item) Generation() uint32 {
 	return it.generation
 }
 
-// Created returns when the newest generation was made.
-func (it *Item) Created() time.Time {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	return it.created
-}
-
 // Reread takes over the generations that were made since the item was read, so that
 // what is written from now on is under the newest. Nobody may be writing. ErrErased
 // if the item was erased since, even if it was made again.

@@ -97,7 +97,6 @@ type Vault struct {
 	id      crypt.VaultID
 	key     *crypt.VaultKey
 	created time.Time
-	opened  kek.Ref
 	floors  Floors
 
 	mu      sync.Mutex
@@ -206,9 +205,6 @@ func (v *Vault) Openers() []kek.Fingerprint {
 
 // Created returns when the vault was made, by the clock of the agent that made it.
 func (v *Vault) Created() time.Time { return v.created }
-
-// OpenedWith returns the key that opened the vault; zero if it was just made.
-func (v *Vault) OpenedWith() kek.Ref { return v.opened }
 
 // Close zeroes the vault key and the secrets of all its items, for ever: whatever
 // the vault, an item, or a pack that is being made is asked for from then on is

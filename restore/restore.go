@@ -20,7 +20,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -56,7 +55,6 @@ type Config struct {
 	NumericOwner bool
 
 	Progress *Progress // counts as it goes; may be nil
-	Log      *slog.Logger
 }
 
 // Progress counts what a restore has done so far. It may be read at any time.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/catalog"
 )
 
@@ -28,7 +29,7 @@ func PickReadable(ctx context.Context, it *catalog.Item, selector string, now ti
 		}
 		err = read(name)
 		if latest := selector == "" || selector == "latest"; !latest || !catalog.Unreadable(err) {
-			if err == nil && latest && name.Time().Sub(now) > ahead {
+			if err == nil && latest && name.Time().Sub(now) > policy.ClockSkew {
 				notes = append(notes, fmt.Sprintf("point %s of %s is dated in the future: the clock that made it was wrong, and another may be newer", name, it.Name()))
 			}
 			return notes, err
@@ -37,9 +38,6 @@ func PickReadable(ctx context.Context, it *catalog.Item, selector string, now ti
 		first, before = cmp.Or(first, err), name
 	}
 }
-
-// ahead is how far in the future a point may be: clocks differ by less.
-const ahead = 10 * time.Minute
 
 // Pick finds the point of an item that a selector means (control.ParseSelector).
 // Times without a zone are in loc.

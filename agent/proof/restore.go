@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +30,6 @@ type Config struct {
 	Source source.Source
 
 	Progress *Progress // counts as it goes; may be nil
-	Log      *slog.Logger
 }
 
 // Progress counts what was restored and compared. It may be read at any time.
@@ -85,7 +83,7 @@ func Restore(ctx context.Context, cfg Config) (findings []Finding, err error) {
 	}()
 	lacks := &lacking{Target: into}
 	result, err := restore.Run(ctx, restore.Config{Point: cfg.Point, Reader: cfg.Reader, Target: lacks, NumericOwner: true,
-		Progress: &cfg.Progress.Restored, Log: cfg.Log})
+		Progress: &cfg.Progress.Restored})
 	if errors.Is(err, target.ErrFull) {
 		return nil, fmt.Errorf("%w %s: it filled up: %w", ErrSpace, cfg.Scratch.Dir, err)
 	}

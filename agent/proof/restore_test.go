@@ -134,7 +134,7 @@ func (b *bench) scratch() *proof.Scratch {
 func (b *bench) prove(src source.Source) ([]proof.Finding, *proof.Progress, error) {
 	done := new(proof.Progress)
 	findings, err := proof.Restore(b.Context(), proof.Config{Point: b.point, Reader: b.item.NewReader(b.index), Scratch: b.scratch(),
-		Source: src, Progress: done, Log: slog.New(slog.DiscardHandler)})
+		Source: src, Progress: done})
 	return findings, done, err
 }
 
@@ -360,7 +360,7 @@ func TestCancelledLeavesNothing(t *testing.T) {
 	b := newBench(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	b.spoil = func(string) { cancel() }
-	_, err := proof.Restore(ctx, proof.Config{Point: b.point, Reader: b.item.NewReader(b.index), Scratch: b.scratch(), Log: slog.New(slog.DiscardHandler)})
+	_, err := proof.Restore(ctx, proof.Config{Point: b.point, Reader: b.item.NewReader(b.index), Scratch: b.scratch()})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("it ended with %v", err)
 	}
