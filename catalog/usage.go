@@ -21,7 +21,7 @@ import (
 type KeyRecord struct {
 	Item       string // its name; "" for the vault key
 	Generation uint32
-	Made       time.Time     // the secret, not the record
+	Made       time.Time     // when the secret was made
 	Erased     bool          // the item was erased: there are no wrappings
 	Wrappings  []kek.Wrapped // any of them opens the secret
 }
