@@ -10,7 +10,7 @@
 //     not to start.
 //   - Vault ids come from the configuration or the agent's own state; without one,
 //     nothing in a store is trusted.
-//   - State is what can be lost: ids apart, all of it is rebuilt from the vault.
+//   - State is what can be lost: what is gone with it the runbook says; no point is.
 package agent
 
 import (
@@ -100,6 +100,9 @@ type Parts struct {
 	// Index opens the local index kept at path, or one in memory if that is "". What the
 	// disk does not do, then and later, is a durable.Fault.
 	Index func(ctx context.Context, path string) (vault.Index, error)
+	// RemoveIndex removes the local index kept at path, which is not open, and all that
+	// lies beside it.
+	RemoveIndex func(path string) error
 }
 
 // MakeKeyOptions of a new key. The zero value is a plain RSA key of the usual size.

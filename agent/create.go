@@ -14,6 +14,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/state"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/kek"
 )
 
@@ -61,14 +62,8 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 		vault.CloseStore(st, req.Name, a.Log)
 		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}
-	// A crash here leaves a vault whose id nobody knows: empty, so nothing is lost,
-	// and its place can be cleared.
-	if err := a.state.Pin(req.Name, made.ID()); err != nil {
-		return none, &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("vault %s is made, but its id could not be kept: %v", req.Name, err),
-			Next: fmt.Sprintf("write it into the config: vaults.%s.id: %s", req.Name, made.ID())}
-	}
-	if err := a.state.KeepFloors(made.ID(), floors); err != nil {
-		return none, fmt.Errorf("create vault %s: %w", req.Name, err)
+	if err := a.pin(req.Name, made.ID(), floors); err != nil {
+		return none, err
 	}
 	a.vaults.Made(req.Name, st, made, floors)
 	e.Outcome, e.Fields = "made", map[string]string{"id": made.ID().String(), "mode": made.Mode().String()}
@@ -89,6 +84,20 @@ func (a *Agent) missingKey(ctx context.Context, names []string) string {
 		}
 	}
 	return ""
+}
+
+// pin keeps the id of a vault that has just been made, and its key records, in the state. A
+// crash before it leaves a vault whose id nobody knows: empty, so nothing is lost, and its
+// place can be cleared.
+func (a *Agent) pin(name string, id crypt.VaultID, floors *state.Floors) error {
+	if err := a.state.Pin(name, id); err != nil {
+		return &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("vault %s is made, but its id could not be kept: %v", name, err),
+			Next: fmt.Sprintf("write it into the config: vaults.%s.id: %s", name, id)}
+	}
+	if err := a.state.KeepFloors(id, floors); err != nil {
+		return fmt.Errorf("create vault %s: %w", name, err)
+	}
+	return nil
 }
 
 // tryKeys has every key that will wrap open its canary.

@@ -177,12 +177,12 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 // storeAsk says what to look for in the store of a vault.
 func (a *Agent) storeAsk(ctx context.Context, cfg *config.Config, name string) doctor.StoreAsk {
 	v := cfg.Vaults[name]
-	ask := doctor.StoreAsk{Known: vault.Descriptor, Now: a.Clock(), Folder: folderOf(v.Store)}
+	ask := doctor.StoreAsk{Known: catalog.Descriptor, Now: a.Clock(), Folder: folderOf(v.Store)}
 	for _, it := range cfg.Items {
 		ask.Backups = ask.Backups || it.Vault == name
 	}
 	if v.Lock != nil {
-		ask.Lock = doctor.LockAsk{Newest: a.newestPoint(ctx, cfg, name), Under: "items/", Next: doctor.LockNext(name, v.Store)}
+		ask.Lock = doctor.LockAsk{Newest: a.newestPoint(ctx, cfg, name), Under: catalog.Items, Next: doctor.LockNext(name, v.Store)}
 	}
 	return ask
 }

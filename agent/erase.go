@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/control"
@@ -15,7 +13,6 @@ import (
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/catalog"
-	"github.com/cofferbackup/coffer/store"
 )
 
 // EraseItem implements control.Items. It is in the audit log before anything is
@@ -61,10 +58,8 @@ func (a *Agent) EraseItem(ctx context.Context, req control.ItemErase) (control.I
 	if err != nil {
 		return none, fault.Of(fmt.Errorf("erase item %s: %w; say it again to go on", req.Item, err))
 	}
-	for _, path := range []string{index, index + "-wal", index + "-shm"} { // SQLite's own beside it
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			a.Log.Warn("index of an erased item not removed", "path", path, "err", err)
-		}
+	if err := a.Parts.RemoveIndex(index); err != nil {
+		a.Log.Warn("index of an erased item not removed", "path", index, "err", err)
 	}
 	if err := a.proofs.Change(cfg.Vault, req.Item, func(e *proof.Entry) { *e = proof.Entry{} }); err != nil {
 		a.Log.Warn("what was verified of an erased item is remembered still", "item", req.Item, "err", err)
@@ -82,7 +77,7 @@ func (a *Agent) unheld(ctx context.Context, v *vault.Vault, name string) error {
 		return fault.Of(err)
 	}
 	ever := false
-	for _, err := range v.Store.List(ctx, store.Key("items/"+id.String()+"/holds/")) {
+	for _, err := range v.Store.List(ctx, catalog.HoldsOf(id)) {
 		if err != nil {
 			return fault.Of(fmt.Errorf("see whether a point of %s is held: %w", name, err))
 		}

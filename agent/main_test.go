@@ -250,6 +250,7 @@ func (b *bench) parts(log *slog.Logger) agent.Parts {
 			}
 			return b.indexed(ix), nil
 		},
+		RemoveIndex: sqlite.Remove,
 	}
 }
 

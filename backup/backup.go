@@ -270,10 +270,14 @@ func (r *run) listPacks(ctx context.Context, p *catalog.Point) error {
 	}
 	if entries := p.Stats.Files + p.Stats.Dirs + p.Stats.Others; p.Loose*looseShare > entries {
 		exact, err := r.reader.PacksOf(ctx, p.Root)
-		if err != nil {
+		switch {
+		case err == nil:
+			used, p.Loose = exact, 0
+		case catalog.Lost(err): // the point leans on what verify has not found yet
+			r.Log.Warn("the list of packs that the point needs stays longer than it has to be, as something cannot be read; see coffer verify", "item", r.Item.Name(), "error", err)
+		default:
 			return err
 		}
-		used, p.Loose = exact, 0
 	}
 	p.Packs = slices.SortedFunc(maps.Keys(used), func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) })
 	return nil

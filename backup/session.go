@@ -185,7 +185,7 @@ func (r *run) there(ctx context.Context, content []tree.Extent) (bool, error) {
 		return err
 	})
 	switch {
-	case errors.Is(err, missing), errors.Is(err, crypt.ErrDamaged), errors.Is(err, tree.ErrFormat):
+	case errors.Is(err, missing), catalog.Lost(err):
 		return false, nil
 	case err != nil:
 		return false, err

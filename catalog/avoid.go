@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/store"
@@ -75,20 +76,24 @@ func (r *Reader) Elsewhere(ctx context.Context, id chunk.ID, loc pack.Location, 
 		if err == nil {
 			raw, err = r.Cut(ctx, raw, other, id)
 		}
-		if err == nil || !isLost(err) {
+		if err == nil || !Lost(err) {
 			return raw, err
 		}
 	}
 	return nil, cause
 }
 
-// isLost tells whether an error says that what was asked for is damaged or gone, and
-// not that it cannot be had now.
-func isLost(err error) bool {
-	for _, known := range []error{crypt.ErrDamaged, chunk.ErrSize, store.ErrNotExist, store.ErrShort} {
+// Unreadable tells whether an error says that something is there and cannot be read as it
+// is: its bytes are damaged, cut off, or not what they should be. One of a store, a key or
+// the local index that does not answer says nothing of the kind.
+func Unreadable(err error) bool {
+	for _, known := range []error{crypt.ErrDamaged, tree.ErrFormat, chunk.ErrSize, store.ErrShort} {
 		if errors.Is(err, known) {
 			return true
 		}
 	}
 	return false
 }
+
+// Lost tells whether an error says that something is unreadable, or gone.
+func Lost(err error) bool { return Unreadable(err) || errors.Is(err, store.ErrNotExist) }

@@ -74,7 +74,7 @@ func (v *Vault) bury(ctx context.Context, name string, now time.Time) (*Item, er
 		return nil, err
 	}
 	for {
-		names, err := listRecords(ctx, v.objects, store.Key("keys/"+id.String()+"/"))
+		names, err := listRecords(ctx, v.objects, ItemRecords(id))
 		if err != nil {
 			return nil, err
 		}
@@ -137,7 +137,7 @@ func (v *Vault) sweep(ctx context.Context, del store.Deleter, it *Item) (Erased,
 }
 
 func (s *sweeper) keys(ctx context.Context) error {
-	names, err := listRecords(ctx, s.vault.objects, store.Key("keys/"+s.item.id.String()+"/"))
+	names, err := listRecords(ctx, s.vault.objects, ItemRecords(s.item.id))
 	if err != nil {
 		return err
 	}

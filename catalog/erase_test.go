@@ -83,7 +83,7 @@ func TestErase(t *testing.T) {
 			t.Errorf("%v, %v", items, err)
 		}
 		last := records(t, v)[1]
-		if last.Item != "etc" || !last.Erased || last.Generation != 3 || len(last.Wrappings) != 0 || !last.Created.Equal(now.Add(time.Hour).Truncate(time.Second)) {
+		if last.Item != "etc" || !last.Erased || last.Generation != 3 || len(last.Wrappings) != 0 || !last.Made.Equal(now.Add(time.Hour).Truncate(time.Second)) {
 			t.Errorf("%+v", last)
 		}
 		for key, err := range v.CheckRecords(t.Context()) {

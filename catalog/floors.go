@@ -15,7 +15,7 @@ var (
 	// It is crypt.ErrDamaged too.
 	ErrMisplaced = errors.New("key record was moved here from elsewhere")
 	// ErrMode: a customer-managed vault takes no software key, and stays what it is.
-	ErrMode = errors.New("mode of the vault forbids it")
+	ErrMode = errors.New("the vault is customer-managed, for ever")
 )
 
 // Floors remembers the newest epoch that was seen of each generation of each secret,

@@ -20,8 +20,8 @@ func TestNewGeneration(t *testing.T) {
 		t.Errorf("an item that is open changes to generation %d", it.Generation())
 	}
 	next, q := backedUp(t, v, st, "etc", "more data")
-	if next.Generation() != 2 || !next.Created().Equal(now.AddDate(0, 1, 0).Truncate(1e9)) {
-		t.Errorf("generation %d of %v", next.Generation(), next.Created())
+	if next.Generation() != 2 || !made(next).Equal(now.AddDate(0, 1, 0).Truncate(1e9)) {
+		t.Errorf("generation %d of %v", next.Generation(), made(next))
 	}
 	a, err := it.Secret(t.Context(), 1)
 	check(t, err)

@@ -114,4 +114,7 @@ func (it *Item) readHold(ctx context.Context, info store.Info, id pack.ID) (hold
 }
 
 // HoldKey returns the object key of a hold or of its release.
-func (it *Item) HoldKey(id string) store.Key { return it.prefix("holds") + store.Key(id) }
+func (it *Item) HoldKey(id string) store.Key { return HoldsOf(it.id) + store.Key(id) }
+
+// HoldsOf returns what the holds of an item, and their releases, are under.
+func HoldsOf(id crypt.ItemID) store.Key { return prefixOf(id, "holds") }

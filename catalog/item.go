@@ -152,7 +152,7 @@ func (v *Vault) find(ctx context.Context, name string) (*Item, error) {
 // readItem reads an item. ErrNoItem if it has no key records.
 func (v *Vault) readItem(ctx context.Context, id crypt.ItemID) (*Item, error) {
 	seen := v.floorsOf(id.String())
-	names, err := listRecords(ctx, v.objects, store.Key("keys/"+id.String()+"/"))
+	names, err := listRecords(ctx, v.objects, ItemRecords(id))
 	if err != nil {
 		return nil, err
 	}
@@ -211,13 +211,6 @@ func (it *Item) Generation() uint32 {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return it.generation
-}
-
-// Created returns when the newest generation was made.
-func (it *Item) Created() time.Time {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	return it.created
 }
 
 // Reread takes over the generations that were made since the item was read, so that

@@ -44,8 +44,8 @@ func TestItems(t *testing.T) {
 	var names []string
 	for _, it := range items {
 		names = append(names, it.Name())
-		if it.Generation() != 1 || it.Created().Unix() != now.Unix() {
-			t.Errorf("%s: generation %d of %v", it.Name(), it.Generation(), it.Created())
+		if it.Generation() != 1 || made(it).Unix() != now.Unix() {
+			t.Errorf("%s: generation %d of %v", it.Name(), it.Generation(), made(it))
 		}
 	}
 	if !slices.Equal(names, want) {

@@ -67,6 +67,12 @@ func wrappings(in []kek.Wrapped) []wrapping {
 // vaultOwner owns the records of the vault key. Those of an item are its id's.
 const vaultOwner = "vault"
 
+// VaultRecords is what the key records of the vault are under.
+const VaultRecords store.Key = "keys/" + vaultOwner + "/"
+
+// ItemRecords returns what the key records of an item are under.
+func ItemRecords(id crypt.ItemID) store.Key { return store.Key("keys/" + id.String() + "/") }
+
 // vaultGeneration is the only one that the vault key has.
 const vaultGeneration = 1
 
@@ -182,7 +188,7 @@ func (v *Vault) readRecord(ctx context.Context, n recordName) (keyRecord, error)
 // It takes over what the record says. ErrRolledBack if a newer one was seen before.
 func (v *Vault) vaultRecord(ctx context.Context) (keyRecord, error) {
 	floor := v.vaultFloor()
-	names, err := listRecords(ctx, v.objects, "keys/"+vaultOwner+"/")
+	names, err := listRecords(ctx, v.objects, VaultRecords)
 	if err != nil {
 		return keyRecord{}, err
 	}

@@ -284,3 +284,9 @@ func is(t *testing.T, what string, err, want error) {
 func newStore() *mem.Store { return mem.New(mem.Config{}) }
 
 func has(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }
+
+// made tells when the newest generation of an item was made.
+func made(it *catalog.Item) time.Time {
+	records := it.KeyRecords()
+	return records[len(records)-1].Made
+}

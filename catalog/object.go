@@ -16,8 +16,13 @@ import (
 
 // Sealed objects of an item: how they are listed, read and put.
 
-func (it *Item) prefix(kind string) store.Key {
-	return store.Key("items/" + it.id.String() + "/" + kind + "/")
+// Items is what the objects of all items are under.
+const Items store.Key = "items/"
+
+func (it *Item) prefix(kind string) store.Key { return prefixOf(it.id, kind) }
+
+func prefixOf(id crypt.ItemID, kind string) store.Key {
+	return Items + store.Key(id.String()+"/"+kind+"/")
 }
 
 // folders are the folders of an item, in the order in which an erasure empties them.
@@ -201,7 +206,7 @@ func (it *Item) putObject(ctx context.Context, key store.Key, kind crypt.Kind, i
 // Strays yields the objects that lie among the item's and are none of the format.
 func (it *Item) Strays(ctx context.Context) iter.Seq2[store.Key, error] {
 	return func(yield func(store.Key, error) bool) {
-		for info, err := range it.vault.objects.List(ctx, "items/"+store.Key(it.id.String())+"/") {
+		for info, err := range it.vault.objects.List(ctx, Items+store.Key(it.id.String()+"/")) {
 			if err != nil {
 				yield("", fmt.Errorf("list objects of %s: %w", it.name, err))
 				return

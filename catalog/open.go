@@ -34,7 +34,7 @@ func Open(ctx context.Context, objects Objects, opts OpenOptions) (*Vault, error
 }
 
 func open(ctx context.Context, objects Objects, opts OpenOptions) (*Vault, error) {
-	raw, err := store.ReadAll(ctx, objects, descriptorKey, maxRecord)
+	raw, err := store.ReadAll(ctx, objects, Descriptor, maxRecord)
 	if errors.Is(err, store.ErrNotExist) && !errors.Is(err, store.ErrHidden) {
 		err = ErrNoVault
 	}
@@ -42,19 +42,19 @@ func open(ctx context.Context, objects Objects, opts OpenOptions) (*Vault, error
 		return nil, err
 	}
 	var d descriptor
-	rec, err := parseRecord(descriptorMagic, descriptorKey, raw, &d)
+	rec, err := parseRecord(descriptorMagic, Descriptor, raw, &d)
 	if err != nil {
 		return nil, err
 	}
 	if d.Vault != opts.ID {
 		return nil, fmt.Errorf("its id is %s: %w", d.Vault, ErrOtherVault)
 	}
-	key, ref, body, err := openVaultKey(ctx, objects, opts)
+	key, body, err := openVaultKey(ctx, objects, opts)
 	if err != nil {
 		return nil, err
 	}
 	v := newVault(objects, key, opts.Ring, opts.Floors)
-	v.created, v.opened = time.Unix(d.Created, 0).UTC(), ref
+	v.created = time.Unix(d.Created, 0).UTC()
 	if err = rec.verify(key); err == nil {
 		err = v.admit(body, v.vaultFloor())
 	}
@@ -73,9 +73,9 @@ type candidate struct {
 }
 
 // openVaultKey opens the vault key, and returns its current record.
-func openVaultKey(ctx context.Context, objects Objects, opts OpenOptions) (*crypt.VaultKey, kek.Ref, keyRecord, error) {
-	none := func(err error) (*crypt.VaultKey, kek.Ref, keyRecord, error) { return nil, kek.Ref{}, keyRecord{}, err }
-	names, err := listRecords(ctx, objects, "keys/"+vaultOwner+"/")
+func openVaultKey(ctx context.Context, objects Objects, opts OpenOptions) (*crypt.VaultKey, keyRecord, error) {
+	none := func(err error) (*crypt.VaultKey, keyRecord, error) { return nil, keyRecord{}, err }
+	names, err := listRecords(ctx, objects, VaultRecords)
 	if err != nil {
 		return none(err)
 	}
@@ -90,7 +90,7 @@ func openVaultKey(ctx context.Context, objects Objects, opts OpenOptions) (*cryp
 			failures = append(failures, err)
 			continue
 		}
-		key, ref, err := crypt.OpenVaultKey(ctx, opts.Ring, c.body.wrapped(), opts.ID)
+		key, _, err := crypt.OpenVaultKey(ctx, opts.Ring, c.body.wrapped(), opts.ID)
 		if err != nil {
 			if ctx.Err() != nil {
 				return none(err)
@@ -112,7 +112,7 @@ func openVaultKey(ctx context.Context, objects Objects, opts OpenOptions) (*cryp
 			failures = append(failures, err)
 			continue
 		}
-		return key, ref, c.body, nil
+		return key, c.body, nil
 	}
 	if len(failures) == 0 {
 		return none(fmt.Errorf("it has no key record: %w", crypt.ErrDamaged))

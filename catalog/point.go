@@ -148,7 +148,7 @@ func (it *Item) Point(ctx context.Context, name PointName) (*Point, error) {
 		return nil, err
 	}
 	payload, err := it.readObject(ctx, it.PointKey(name), crypt.Point, id)
-	if errors.Is(err, crypt.ErrDamaged) || errors.Is(err, store.ErrShort) {
+	if Unreadable(err) {
 		// Perhaps it is a void, or has become one while it was read.
 		committed, cerr := it.Committed(ctx, name)
 		switch {

@@ -81,7 +81,7 @@ func (r *Reader) Chunk(ctx context.Context, id chunk.ID, typ pack.FrameType) ([]
 	if err == nil {
 		raw, err = r.Cut(ctx, raw, loc, id)
 	}
-	if err != nil && isLost(err) { // perhaps it was stored again since
+	if Lost(err) { // perhaps it was stored again since
 		return r.Elsewhere(ctx, id, loc, err)
 	}
 	return raw, err

@@ -90,7 +90,7 @@ func (r record) verify(vk *crypt.VaultKey) error {
 // accidents, not forgeries.
 func ScrubRecord(key store.Key, b []byte) error {
 	magic := keyRecordMagic
-	if key == descriptorKey {
+	if key == Descriptor {
 		magic = descriptorMagic
 	}
 	var body cbor.RawMessage

@@ -164,8 +164,8 @@ func TestRewrapTouchesOnlyKeyRecords(t *testing.T) {
 	if _, err := again.Point(t.Context(), p.Name); err != nil {
 		t.Error(err)
 	}
-	if !again.Created().Equal(it.Created()) {
-		t.Errorf("the generation was made %v, and now %v", it.Created(), again.Created())
+	if !made(again).Equal(made(it)) {
+		t.Errorf("the generation was made %v, and now %v", made(it), made(again))
 	}
 }
 

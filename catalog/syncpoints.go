@@ -9,9 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/cofferbackup/coffer/crypt"
-	"github.com/cofferbackup/coffer/store"
 )
 
 // ErrPointGone: a point that was seen before is not there, and no mark of a prune had
@@ -288,7 +285,7 @@ func (it *Item) summarize(ctx context.Context, entry namedEntry) (Summary, error
 	switch {
 	case errors.Is(err, ErrNoPoint):
 		return s, nil
-	case errors.Is(err, crypt.ErrDamaged), errors.Is(err, store.ErrShort):
+	case Unreadable(err):
 		s = Summary{Name: entry.name, Started: entry.name.Time().UnixNano(), Unreadable: true, Damaged: true}
 	case err != nil:
 		return s, err

@@ -19,24 +19,15 @@ import (
 
 // KeyRecord is the current key record of a secret: who can open it.
 type KeyRecord struct {
-	Owner      string // "vault", or the id of the item
 	Item       string // its name; "" for the vault key
 	Generation uint32
-	Epoch      uint32
-	Made       time.Time     // of the secret
-	Created    time.Time     // of the record
-	Mode       Mode          // of the vault; only the record of the vault key has it
+	Made       time.Time     // when the secret was made
 	Erased     bool          // the item was erased: there are no wrappings
 	Wrappings  []kek.Wrapped // any of them opens the secret
 }
 
-func (r *keyRecord) public(owner, name string) KeyRecord {
-	made, written := time.Unix(r.Created, 0).UTC(), time.Unix(r.Written, 0).UTC()
-	if r.Written == 0 {
-		written = made
-	}
-	return KeyRecord{Owner: owner, Item: name, Generation: r.Generation, Epoch: r.Epoch, Made: made, Created: written, Mode: r.Mode,
-		Erased: r.Erased != 0, Wrappings: r.wrapped()}
+func (r *keyRecord) public(name string) KeyRecord {
+	return KeyRecord{Item: name, Generation: r.Generation, Made: time.Unix(r.Created, 0).UTC(), Erased: r.Erased != 0, Wrappings: r.wrapped()}
 }
 
 // KeyRecords yields the current record of every secret of the vault, verified: of
@@ -50,7 +41,7 @@ func (v *Vault) KeyRecords(ctx context.Context) iter.Seq2[KeyRecord, error] {
 			yield(KeyRecord{}, err)
 			return
 		}
-		if !yield(body.public(vaultOwner, ""), nil) {
+		if !yield(body.public(""), nil) {
 			return
 		}
 		items, faults := v.items(ctx)
@@ -74,14 +65,13 @@ func (v *Vault) KeyRecords(ctx context.Context) iter.Seq2[KeyRecord, error] {
 func (it *Item) KeyRecords() []KeyRecord {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	owner := it.id.String()
 	if it.generation == 0 {
-		return []KeyRecord{{Owner: owner, Item: it.name, Generation: it.tombstone, Epoch: 1, Made: it.created, Created: it.created, Erased: true}}
+		return []KeyRecord{{Item: it.name, Generation: it.tombstone, Made: it.created, Erased: true}}
 	}
 	out := make([]KeyRecord, 0, len(it.records))
 	for _, generation := range slices.Sorted(maps.Keys(it.records)) {
 		body := it.records[generation]
-		out = append(out, body.public(owner, it.name))
+		out = append(out, body.public(it.name))
 	}
 	return out
 }

@@ -78,12 +78,13 @@ type Objects interface {
 	store.Lister
 }
 
-const descriptorKey store.Key = "vault"
+// Descriptor is the object of a vault that never changes.
+const Descriptor store.Key = "vault"
 
 // suite names the algorithms of format version 1.
 const suite = "AES-256-GCM, HKDF-SHA256, HMAC-SHA256, RSA-OAEP"
 
-// descriptor is the body of the object "vault".
+// descriptor is the body of the Descriptor.
 type descriptor struct {
 	Vault   crypt.VaultID `cbor:"1,keyasint"`
 	Suite   string        `cbor:"2,keyasint"`
@@ -96,7 +97,6 @@ type Vault struct {
 	id      crypt.VaultID
 	key     *crypt.VaultKey
 	created time.Time
-	opened  kek.Ref
 	floors  Floors
 
 	mu      sync.Mutex
@@ -130,7 +130,7 @@ type CreateOptions struct {
 // Create makes a vault in an empty store. The descriptor is written last and is
 // the commit: after a crash before it, Create may simply be called again.
 func Create(ctx context.Context, objects Objects, opts CreateOptions) (*Vault, error) {
-	if _, err := objects.Stat(ctx, descriptorKey); err == nil {
+	if _, err := objects.Stat(ctx, Descriptor); err == nil {
 		return nil, fmt.Errorf("create vault: %w", ErrVaultExists)
 	} else if !errors.Is(err, store.ErrNotExist) {
 		return nil, fmt.Errorf("create vault: %w", err)
@@ -175,11 +175,11 @@ func newVault(objects Objects, key *crypt.VaultKey, ring *kek.Ring, floors Floor
 }
 
 func (v *Vault) putDescriptor(ctx context.Context, d descriptor) error {
-	b, err := sealRecord(v.key, descriptorMagic, descriptorKey, d)
+	b, err := sealRecord(v.key, descriptorMagic, Descriptor, d)
 	if err != nil {
 		return err
 	}
-	return v.objects.Put(ctx, descriptorKey, store.Body{b}, store.PutOptions{})
+	return v.objects.Put(ctx, Descriptor, store.Body{b}, store.PutOptions{})
 }
 
 // ID returns the vault's id.
@@ -205,9 +205,6 @@ func (v *Vault) Openers() []kek.Fingerprint {
 
 // Created returns when the vault was made, by the clock of the agent that made it.
 func (v *Vault) Created() time.Time { return v.created }
-
-// OpenedWith returns the key that opened the vault; zero if it was just made.
-func (v *Vault) OpenedWith() kek.Ref { return v.opened }
 
 // Close zeroes the vault key and the secrets of all its items, for ever: whatever
 // the vault, an item, or a pack that is being made is asked for from then on is
@@ -346,7 +343,7 @@ func (v *Vault) keys() *kek.Ring {
 // that did not reach its commit are of no vault, and passed over.
 func (v *Vault) CheckRecords(ctx context.Context) iter.Seq2[store.Key, error] {
 	return func(yield func(store.Key, error) bool) {
-		keys := []store.Key{descriptorKey}
+		keys := []store.Key{Descriptor}
 		for info, err := range v.objects.List(ctx, "keys/") {
 			if err != nil {
 				yield("", fmt.Errorf("list keys/: %w", err))
@@ -371,7 +368,7 @@ func (v *Vault) CheckRecords(ctx context.Context) iter.Seq2[store.Key, error] {
 }
 
 func (v *Vault) checkRecord(ctx context.Context, key store.Key) error {
-	if key == descriptorKey {
+	if key == Descriptor {
 		raw, err := store.ReadAll(ctx, v.objects, key, maxRecord)
 		if err != nil {
 			return err

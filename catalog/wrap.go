@@ -40,7 +40,7 @@ func wrapUnder(mode Mode, wrappers []kek.Wrapper, secret wrappable) ([]kek.Wrapp
 // wrappings and no others.
 func checkWrappings(mode Mode, wrapped []kek.Wrapped) error {
 	if mode == CustomerManaged && slices.ContainsFunc(wrapped, isSoftware) {
-		return fmt.Errorf("wrap under a software key: the vault is %s: %w", mode, ErrMode)
+		return fmt.Errorf("wrap under a software key: %w", ErrMode)
 	}
 	if !slices.ContainsFunc(wrapped, func(w kek.Wrapped) bool { return w.Provider != kek.Escrow }) {
 		return fmt.Errorf("no key wraps it but what is kept offline: %w", kek.ErrNoKey)

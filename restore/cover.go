@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/store"
@@ -97,7 +98,7 @@ func (v *verify) resolve(ctx context.Context, point store.Key) error {
 			return err
 		}
 		contents, err := v.Item.Index(ctx, name)
-		if err != nil && !lost(err) { // a damaged one was reported when its packs were verified
+		if err != nil && !catalog.Lost(err) { // a damaged one was reported when its packs were verified
 			return err
 		}
 		for _, p := range contents {

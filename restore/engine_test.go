@@ -142,7 +142,7 @@ func (e *engine) restore(name catalog.PointName, to string, change func(*restore
 		if err != nil {
 			return err
 		}
-		cfg := restore.Config{Point: p, Reader: it.NewReader(ix), Target: target, Progress: done, Log: slog.New(slog.DiscardHandler)}
+		cfg := restore.Config{Point: p, Reader: it.NewReader(ix), Target: target, Progress: done}
 		if change != nil {
 			change(&cfg)
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/restore/target"
@@ -171,7 +172,7 @@ func (f *fetcher) fetch(ctx context.Context, work fetch) error {
 		return errors.Join(f.fetch(ctx, cut(work.wants, n)), f.fetch(ctx, cut(work.wants[n:], len(work.wants)-n)))
 	}
 	if err != nil {
-		if !lost(err) {
+		if !catalog.Lost(err) {
 			return err
 		}
 		return f.each(ctx, work.wants, func(w want) error { return f.elsewhere(ctx, w, err) })
@@ -189,7 +190,7 @@ func (f *fetcher) frames(ctx context.Context, work fetch, sealed []byte) error {
 		raw, openErr := f.Reader.Packs.Open(ctx, loc, sealed[at:at+loc.Stored], f.raw)
 		if openErr == nil {
 			f.raw = raw
-		} else if !lost(openErr) {
+		} else if !catalog.Lost(openErr) {
 			return openErr
 		}
 		err := f.each(ctx, work.wants[start:start+n], func(w want) error {
@@ -231,7 +232,7 @@ func (f *fetcher) each(ctx context.Context, wants []want, do func(want) error) e
 // elsewhere writes a chunk that could not be had where it was looked for first, if
 // another pack has it.
 func (f *fetcher) elsewhere(ctx context.Context, w want, cause error) error {
-	if !lost(cause) {
+	if !catalog.Lost(cause) {
 		return cause
 	}
 	data, err := f.Reader.Elsewhere(ctx, w.id, w.loc, cause)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -138,6 +139,66 @@ func TestTruncatedPack(t *testing.T) {
 	check(t, err)
 	if len(result.Skipped) != 1 || string(result.Skipped[0].Path) != dir+"/"+lost {
 		t.Errorf("skipped %v, want %s alone", result.Skipped, lost)
+	}
+}
+
+// TestUnreadableList: a backup goes on if the list of extents of an unchanged file cannot
+// be read, whether bytes of it are wrong, missing or all gone; and if it looks at every
+// chunk, as a pack is known to be damaged, it reads that file again.
+func TestUnreadableList(t *testing.T) {
+	for name, spoil := range map[string]func(objects *mem.Store, key store.Key, at uint32) error{
+		"flipped": func(objects *mem.Store, key store.Key, at uint32) error {
+			return objects.Tamper(key, func(raw []byte) []byte { raw[at+20] ^= 1; return raw })
+		},
+		"cut": func(objects *mem.Store, key store.Key, at uint32) error {
+			return objects.Tamper(key, func(raw []byte) []byte { return raw[:at+20] })
+		},
+		"gone": func(objects *mem.Store, key store.Key, _ uint32) error {
+			return objects.Delete(context.Background(), key)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects := mem.New(mem.Config{})
+			e := newEngine(t, objects)
+			dir := t.TempDir()
+			path, data := filepath.Join(dir, "listed"), randomBytes(600*4096)
+			f, err := os.Create(path)
+			check(t, err)
+			for i := range 600 { // with a hole behind each piece
+				_, err := f.WriteAt(data[i*4096:(i+1)*4096], int64(i)<<17)
+				check(t, err)
+			}
+			check(t, f.Close())
+			past := time.Now().Add(-time.Hour)
+			check(t, os.Chtimes(path, past, past))
+			e.mustBackup(dir)
+			for i := range 10 {
+				check(t, os.WriteFile(filepath.Join(dir, "new"+strconv.Itoa(i)), nil, 0o600))
+			}
+			p := e.mustBackup(dir) // its trees are in another pack
+			var list pack.Location
+			check(t, e.use(func(it *catalog.Item, ix backup.Index) error {
+				r := it.NewReader(ix)
+				node, err := restore.Find(t.Context(), r, p.Root, path)
+				if err != nil {
+					return err
+				}
+				list, err = r.Find(t.Context(), node.Content[0].ID, pack.List)
+				check(t, spoil(objects, pack.Key(it.ID(), list.Pack), list.At))
+				return err
+			}))
+			for i := range 10 { // so many that the list of packs is to be made anew
+				check(t, os.Remove(filepath.Join(dir, "new"+strconv.Itoa(i))))
+			}
+			p = e.mustBackup(dir)
+			check(t, e.use(func(_ *catalog.Item, ix backup.Index) error {
+				trees := p.Packs[slices.IndexFunc(p.Packs, func(id pack.ID) bool { return id != list.Pack })]
+				return ix.(*sqlite.Index).SetNotes(t.Context(), catalog.NoteDamaged, map[pack.ID]int64{trees: 1})
+			}))
+			if p := e.mustBackup(dir); p.Stats.Read < uint64(len(data)) {
+				t.Errorf("%d bytes were read", p.Stats.Read)
+			}
+		})
 	}
 }
 

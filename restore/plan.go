@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/crypt"
@@ -39,7 +40,7 @@ func (p *planner) dir(ctx context.Context, d *directory, trees []chunk.ID, whole
 	known := true // all that should be in it
 	for node, err := range p.Reader.Nodes(ctx, trees) {
 		if err != nil {
-			if !lost(err) || d.parent == nil {
+			if !catalog.Lost(err) || d.parent == nil {
 				return fmt.Errorf("%s/: %w", d.path, err)
 			}
 			p.skip(d.path, err.Error())
@@ -305,7 +306,7 @@ func (p *planner) holds(ctx context.Context, old target.Existing, e tree.Extent,
 // point goes on, unless it could not be given either.
 func (p *planner) badFile(ctx context.Context, f *file, err error) error {
 	f.fail(err)
-	if !lost(err) || ctx.Err() != nil {
+	if !catalog.Lost(err) || ctx.Err() != nil {
 		return err
 	}
 	return nil

@@ -20,7 +20,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -30,11 +29,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cofferbackup/coffer/catalog"
-	"github.com/cofferbackup/coffer/catalog/tree"
-	"github.com/cofferbackup/coffer/chunk"
-	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/restore/target"
-	"github.com/cofferbackup/coffer/store"
 )
 
 // Overwrite says what to do with files that are already in the target.
@@ -60,7 +55,6 @@ type Config struct {
 	NumericOwner bool
 
 	Progress *Progress // counts as it goes; may be nil
-	Log      *slog.Logger
 }
 
 // Progress counts what a restore has done so far. It may be read at any time.
@@ -164,18 +158,6 @@ func (r *run) exist(ctx context.Context) error {
 
 // lack records what an entry had to go without.
 func (r *run) lack(l target.Lack) { r.skip(l.Path, l.Reason) }
-
-// lost tells whether an error of the vault is about this one thing: what the vault
-// should have of it is damaged or gone. Any other would meet everything after it
-// too, be it the store, a key, or the local index.
-func lost(err error) bool {
-	for _, known := range []error{crypt.ErrDamaged, tree.ErrFormat, chunk.ErrSize, store.ErrNotExist, store.ErrShort} {
-		if errors.Is(err, known) {
-			return true
-		}
-	}
-	return false
-}
 
 // fault records an entry that cannot be restored and lets the restore go on,
 // unless everything after it would fail too.

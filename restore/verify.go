@@ -228,7 +228,7 @@ func (v *verify) keep(f Finding) {
 
 // lost is found for what the way to it, the local index for one, can fail too.
 func (v *verify) lost(ctx context.Context, object store.Key, path string, err error) error {
-	if err != nil && !lost(err) {
+	if err != nil && !catalog.Lost(err) {
 		return err
 	}
 	return v.found(ctx, object, path, err)

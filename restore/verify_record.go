@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/cofferbackup/coffer/crypt"
-	"github.com/cofferbackup/coffer/store"
 )
 
 // records checks what backups and prunes have left for each other. Without a hold or a
@@ -40,5 +39,5 @@ func (v *verify) readRepacks(ctx context.Context) (err error) {
 	if errors.Is(err, crypt.ErrDamaged) && v.Points == nil { // records tells of it
 		return nil
 	}
-	return v.found(ctx, store.Key("items/"+v.Item.ID().String()+"/repacks"), "", err)
+	return v.found(ctx, v.Item.RepackKey(""), "", err)
 }

@@ -14,10 +14,8 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/policy"
 )
-
-// ahead is how far in the future a point may be: clocks differ by less.
-const ahead = 10 * time.Minute
 
 // Asked is what the configuration asks of a vault's items.
 type Asked struct {
@@ -71,7 +69,7 @@ func ofItem(it control.Item, asked Asked, now time.Time) []control.Problem {
 		add(plan, "a backup was due, and it has no point yet")
 	case it.Points == 0:
 		add("make one: coffer backup "+it.Name, "it has no point yet")
-	case it.LastGood.After(now.Add(ahead)):
+	case it.LastGood.After(now.Add(policy.ClockSkew)):
 		add("set the clock of this machine right, and that of the one that made the point: coffer point show "+it.Name,
 			"its newest point is dated in the future, %s: a clock is wrong, or was", it.LastGood.UTC().Format(time.RFC3339))
 	case it.Overdue:

@@ -1,7 +1,6 @@
 package custody
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -196,9 +195,6 @@ func (r Rules) maximumAge(now time.Time, k KeyFacts) (Finding, bool) {
 // ErrMayNotWrap: a key that opens what it wrapped, and with which nothing new may be
 // wrapped. It is a kek.ErrUnsuitable.
 var ErrMayNotWrap = fmt.Errorf("%w to wrap anything new", kek.ErrUnsuitable)
-
-// ErrMode: the configuration asks for less than a vault is.
-var ErrMode = errors.New("the vault is customer-managed, for ever")
 
 // Usable returns ErrMayNotWrap, with every reason and what to do, unless
 // something new may be wrapped with a key: it is RSA of an allowed size, enabled,

@@ -12,14 +12,14 @@ import (
 	"time"
 
 	"github.com/cofferbackup/coffer/agent/control"
+	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/store"
 )
 
 // Bounds of a look at a store.
 const (
 	listMost = 1000
-	maxKnown = 1 << 20          // bytes of the object that is put again
-	ahead    = 10 * time.Minute // clocks differ by less
+	maxKnown = 1 << 20 // bytes of the object that is put again
 )
 
 // StoreAsk says what to look for in a store.
@@ -58,7 +58,7 @@ func Store(ctx context.Context, st store.Store, ask StoreAsk) []control.Check {
 	}
 	out = append(out, Good("reach and list", "it answers: %d objects seen in %s", n, time.Since(begun).Round(time.Millisecond)))
 	out = append(out, writeOnce(ctx, st, ask))
-	if by := newest.Sub(ask.Now); by > ahead {
+	if by := newest.Sub(ask.Now); by > policy.ClockSkew {
 		out = append(out, Warning("clock", "set the clock of this machine or of the store right: object lock and prune go by both",
 			"an object was written %s in the future of this machine's clock", by.Round(time.Second)))
 	} else {

@@ -16,6 +16,8 @@ import (
 	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/backup/source"
 	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/catalog/tree"
+	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/internal/durable"
 	"github.com/cofferbackup/coffer/kek"
@@ -45,7 +47,7 @@ var faults = [...]struct {
 	{kek.ErrWrongKey, control.CodeKeysInaccessible, "the key does not open this vault; look for the one on the recovery sheet"},
 	{store.ErrHidden, control.CodeDamaged, HiddenNext},
 	{catalog.ErrRolledBack, control.CodeDamaged, "somebody put older key records back, or the store was restored from a copy: find out which; then, to accept what is there, stop the agent and remove its state's floors folder"},
-	{custody.ErrMode, control.CodeForbidden, "a customer-managed vault stays one: correct the config"},
+	{catalog.ErrMode, control.CodeForbidden, "correct the config: the mode of vaults.NAME, and the keys that it names"},
 	{catalog.ErrErased, control.CodeNotFound, "nothing opens it any more; a new backup begins it anew: coffer backup ITEM"},
 	{crypt.ErrClosed, control.CodeKeysInaccessible, "the vault's secrets were zeroed while this ran: coffer status says why"},
 	{catalog.ErrOtherVault, control.CodeStore, "the store's address or the pinned id is wrong; compare both with the recovery sheet"},
@@ -63,7 +65,10 @@ var faults = [...]struct {
 	{restore.ErrNotInPoint, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT"},
 	{restore.ErrNoMatch, control.CodeNotFound, "see what there is: coffer point ls ITEM@POINT"},
 	{restore.ErrNotFile, control.CodeBadRequest, "see what is in it: coffer point ls ITEM@POINT; a folder comes back by: coffer restore ITEM@POINT TARGET --path PATH"},
-	{crypt.ErrDamaged, control.CodeDamaged, "see how far the damage goes: coffer verify; what is not named there is good"},
+	{crypt.ErrDamaged, control.CodeDamaged, damagedNext},
+	{tree.ErrFormat, control.CodeDamaged, damagedNext},
+	{chunk.ErrSize, control.CodeDamaged, damagedNext},
+	{store.ErrShort, control.CodeDamaged, damagedNext},
 	{store.ErrMissing, control.CodeStore, doctor.StoreNext},
 	{store.ErrDenied, control.CodeStore, "check the store's credentials and permissions, and that it is not read-only"},
 	{store.ErrFull, control.CodeStore, "make room in the store, then run the backup again: it goes on where it stopped"},
@@ -81,6 +86,9 @@ var faults = [...]struct {
 
 // HiddenNext is what an operator does about what a delete marker hides.
 const HiddenNext = "find out who deleted it, and from where; to have it back, take the delete marker away with the store's own tools before the lock of what it hides ends: the runbook shows how"
+
+// damagedNext is what to do about something that is there and cannot be read as it is.
+const damagedNext = "see how far the damage goes: coffer verify; what is not named there is good"
 
 // stateNext is what to do about a fault of a disk that is neither a store's nor a target's.
 const stateNext = "make room on the disk of the agent's state folder, or mend it: coffer doctor looks at it"

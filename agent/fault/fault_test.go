@@ -11,6 +11,8 @@ import (
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/prune"
 	"github.com/cofferbackup/coffer/catalog"
+	"github.com/cofferbackup/coffer/catalog/tree"
+	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/kek"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/store"
@@ -24,9 +26,12 @@ func TestOf(t *testing.T) {
 		{kek.ErrDenied, control.CodeKeysInaccessible},
 		{kek.ErrUnreachable, control.CodeKeysInaccessible},
 		{custody.ErrMayNotWrap, control.CodeForbidden}, // which is a kek.ErrUnsuitable too
-		{custody.ErrMode, control.CodeForbidden},
+		{catalog.ErrMode, control.CodeForbidden},
 		{catalog.ErrRolledBack, control.CodeDamaged},
 		{store.ErrFull, control.CodeStore},
+		{store.ErrShort, control.CodeDamaged},
+		{tree.ErrFormat, control.CodeDamaged},
+		{chunk.ErrSize, control.CodeDamaged},
 	} {
 		err := fault.Of(fmt.Errorf("back up docs: %w", test.cause))
 		wire := control.AsError(err)

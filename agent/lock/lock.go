@@ -82,12 +82,12 @@ func noteID(key store.Key) pack.ID {
 // vault and of the item: without them a point is noise. So an erasure of the item is
 // whole only when the term has ended, or with the end of the key that wraps.
 func (k *Keeper) Records(ctx context.Context) error {
-	k.objects[noteID("vault")] = keepsake{key: "vault", needed: true}
-	for _, owner := range []string{"vault", k.cfg.Item.String()} {
+	k.objects[noteID(catalog.Descriptor)] = keepsake{key: catalog.Descriptor, needed: true}
+	for _, folder := range []store.Key{catalog.VaultRecords, catalog.ItemRecords(k.cfg.Item)} {
 		newest := make(map[string]store.Key) // by generation
-		for info, err := range k.cfg.Store.List(ctx, store.Key("keys/"+owner+"/")) {
+		for info, err := range k.cfg.Store.List(ctx, folder) {
 			if err != nil {
-				return fmt.Errorf("list key records of %s: %w", owner, err)
+				return fmt.Errorf("list key records in %s: %w", folder, err)
 			}
 			generation, _, _ := strings.Cut(info.Key.Base(), "-")
 			newest[generation] = info.Key // epochs ascend

@@ -96,9 +96,6 @@ func New(cfg Config) *Metrics {
 	return m
 }
 
-// Registry returns where the metrics are, to read them.
-func (m *Metrics) Registry() prometheus.Gatherer { return m.registry }
-
 // JobEnded counts a job that has ended.
 func (m *Metrics) JobEnded(j control.Job) {
 	kind, result := j.Kind, string(j.State)

@@ -10,9 +10,8 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/agent/policy"
 	"github.com/cofferbackup/coffer/catalog"
-	"github.com/cofferbackup/coffer/crypt"
-	"github.com/cofferbackup/coffer/store"
 )
 
 // PickReadable finds the point of an item that a selector means, as Pick does, and
@@ -29,8 +28,8 @@ func PickReadable(ctx context.Context, it *catalog.Item, selector string, now ti
 			return nil, err
 		}
 		err = read(name)
-		if latest := selector == "" || selector == "latest"; !latest || !errors.Is(err, crypt.ErrDamaged) && !errors.Is(err, store.ErrShort) {
-			if err == nil && latest && name.Time().Sub(now) > ahead {
+		if latest := selector == "" || selector == "latest"; !latest || !catalog.Unreadable(err) {
+			if err == nil && latest && name.Time().Sub(now) > policy.ClockSkew {
 				notes = append(notes, fmt.Sprintf("point %s of %s is dated in the future: the clock that made it was wrong, and another may be newer", name, it.Name()))
 			}
 			return notes, err
@@ -51,9 +50,6 @@ func (e noPoint) Error() string {
 }
 
 func (noPoint) Unwrap() error { return catalog.ErrNoPoint }
-
-// ahead is how far in the future a point may be: clocks differ by less.
-const ahead = 10 * time.Minute
 
 // Pick finds the point of an item that a selector means (control.ParseSelector).
 // Times without a zone are in loc.

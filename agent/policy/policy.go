@@ -20,6 +20,9 @@ import (
 	"unicode/utf8"
 )
 
+// ClockSkew is how far in the future a point may be dated: clocks differ by less.
+const ClockSkew = 10 * time.Minute
+
 // ParseError says where a text is wrong, why, and what to write instead.
 type ParseError struct {
 	What    string // "schedule" or "window"

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/cofferbackup/coffer/backup/source"
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/crypt"
@@ -70,7 +71,7 @@ func (c *comparing) dir(ctx context.Context, path string, trees []chunk.ID, d ta
 	}
 	for node, err := range c.Reader.Nodes(ctx, trees) {
 		if err != nil {
-			if !errors.Is(err, crypt.ErrDamaged) && !errors.Is(err, tree.ErrFormat) {
+			if !catalog.Lost(err) {
 				return err
 			}
 			c.wrong(path+"/", err)
@@ -237,7 +238,7 @@ func (c *comparing) file(ctx context.Context, path string, node *tree.Node, d ta
 			continue
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !errors.Is(err, crypt.ErrDamaged) && !errors.Is(err, tree.ErrFormat):
+		case !catalog.Lost(err):
 			return fmt.Errorf("%s: %w", path, err)
 		}
 		c.wrong(path, err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
-	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/restore/target"
 )
@@ -32,7 +30,6 @@ type Config struct {
 	Source source.Source
 
 	Progress *Progress // counts as it goes; may be nil
-	Log      *slog.Logger
 }
 
 // Progress counts what was restored and compared. It may be read at any time.
@@ -67,7 +64,7 @@ func Restore(ctx context.Context, cfg Config) (findings []Finding, err error) {
 		cfg.Progress = new(Progress)
 	}
 	if err := cfg.room(ctx); err != nil {
-		if errors.Is(err, crypt.ErrDamaged) || errors.Is(err, tree.ErrFormat) {
+		if catalog.Lost(err) {
 			cfg.Progress.Faults.Add(1)
 			return []Finding{{Path: "/", Err: err}}, nil
 		}
@@ -86,11 +83,11 @@ func Restore(ctx context.Context, cfg Config) (findings []Finding, err error) {
 	}()
 	lacks := &lacking{Target: into}
 	result, err := restore.Run(ctx, restore.Config{Point: cfg.Point, Reader: cfg.Reader, Target: lacks, NumericOwner: true,
-		Progress: &cfg.Progress.Restored, Log: cfg.Log})
+		Progress: &cfg.Progress.Restored})
 	if errors.Is(err, target.ErrFull) {
 		return nil, fmt.Errorf("%w %s: it filled up: %w", ErrSpace, cfg.Scratch.Dir, err)
 	}
-	if err != nil && !errors.Is(err, crypt.ErrDamaged) {
+	if err != nil && !catalog.Lost(err) {
 		return nil, err
 	}
 	c := &comparing{Config: cfg, folder: folder, lacks: lacks, skipped: make(map[string]string), links: make(map[tree.Inode]tree.Inode), root: os.Geteuid() == 0}

@@ -27,7 +27,9 @@ import (
 	"github.com/cofferbackup/coffer/kek/kektest"
 	"github.com/cofferbackup/coffer/restore/target"
 	targetfiles "github.com/cofferbackup/coffer/restore/target/files"
+	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/mem"
+	"github.com/cofferbackup/coffer/store/pack"
 )
 
 // bench is an item with one point, and the folder that it was made of.
@@ -38,6 +40,7 @@ type bench struct {
 	point  *catalog.Point
 	dir    string
 	source source.Source
+	store  *mem.Store
 	base   string // the scratch folder
 	spoil  func(folder string)
 }
@@ -45,8 +48,8 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{T: t, dir: filepath.Join(t.TempDir(), "data"), base: filepath.Join(t.TempDir(), "scratch")}
-	objects := mem.New(mem.Config{})
-	v, err := catalog.Create(t.Context(), objects, catalog.CreateOptions{Mode: catalog.SoftwareKeys, Ring: kek.NewRing(kektest.NewKey(t)), Now: time.Now()})
+	b.store = mem.New(mem.Config{})
+	v, err := catalog.Create(t.Context(), b.store, catalog.CreateOptions{Mode: catalog.SoftwareKeys, Ring: kek.NewRing(kektest.NewKey(t)), Now: time.Now()})
 	b.check(err)
 	t.Cleanup(v.Close)
 	b.item, err = v.CreateItem(t.Context(), "etc", time.Now())
@@ -59,7 +62,7 @@ func newBench(t *testing.T) *bench {
 	later := func() time.Time { return time.Now().Add(time.Hour) }
 	b.source, err = sourcefiles.New(sourcefiles.Config{Paths: []string{b.dir}, Clock: later})
 	b.check(err)
-	b.point, err = backup.Run(t.Context(), backup.Config{Item: b.item, Packs: objects, Index: b.index, Source: b.source,
+	b.point, err = backup.Run(t.Context(), backup.Config{Item: b.item, Packs: b.store, Index: b.index, Source: b.source,
 		Host: "test", Agent: "test", Clock: time.Now, Log: slog.New(slog.DiscardHandler)})
 	b.check(err)
 	return b
@@ -131,7 +134,7 @@ func (b *bench) scratch() *proof.Scratch {
 func (b *bench) prove(src source.Source) ([]proof.Finding, *proof.Progress, error) {
 	done := new(proof.Progress)
 	findings, err := proof.Restore(b.Context(), proof.Config{Point: b.point, Reader: b.item.NewReader(b.index), Scratch: b.scratch(),
-		Source: src, Progress: done, Log: slog.New(slog.DiscardHandler)})
+		Source: src, Progress: done})
 	return findings, done, err
 }
 
@@ -160,6 +163,36 @@ func TestProof(t *testing.T) {
 		t.Errorf("%d files compared, %d with the source, %d bytes", done.Compared.Load(), done.Source.Load(), done.Bytes.Load())
 	}
 	b.empty()
+}
+
+// TestDamagedPack: a point whose packs are damaged, cut off or gone is found not to come
+// back, and the proof of it ends as any other.
+func TestDamagedPack(t *testing.T) {
+	for name, spoil := range map[string]func(b *bench, key store.Key) error{
+		"flipped": func(b *bench, key store.Key) error {
+			return b.store.Tamper(key, func(raw []byte) []byte { raw[len(raw)/2] ^= 1; return raw })
+		},
+		"cut": func(b *bench, key store.Key) error {
+			return b.store.Tamper(key, func(raw []byte) []byte { return raw[:len(raw)/2] })
+		},
+		"cut to nothing": func(b *bench, key store.Key) error {
+			return b.store.Tamper(key, func([]byte) []byte { return nil })
+		},
+		"gone": func(b *bench, key store.Key) error { return b.store.Delete(b.Context(), key) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			for _, id := range b.point.Packs {
+				b.check(spoil(b, pack.Key(b.item.ID(), id)))
+			}
+			findings, done, err := b.prove(nil)
+			b.check(err)
+			if len(findings) == 0 || done.Faults.Load() != uint64(len(findings)) {
+				t.Errorf("%d findings, %d faults", len(findings), done.Faults.Load())
+			}
+			b.empty()
+		})
+	}
 }
 
 // TestEveryDifference: whatever does not come back as it was is found, by its path, and
@@ -327,7 +360,7 @@ func TestCancelledLeavesNothing(t *testing.T) {
 	b := newBench(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	b.spoil = func(string) { cancel() }
-	_, err := proof.Restore(ctx, proof.Config{Point: b.point, Reader: b.item.NewReader(b.index), Scratch: b.scratch(), Log: slog.New(slog.DiscardHandler)})
+	_, err := proof.Restore(ctx, proof.Config{Point: b.point, Reader: b.item.NewReader(b.index), Scratch: b.scratch()})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("it ended with %v", err)
 	}

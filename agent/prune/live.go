@@ -2,7 +2,6 @@ package prune
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/cofferbackup/coffer/catalog"
@@ -166,10 +165,4 @@ func (l *liveness) frames(c pack.Contents) []bool {
 		live[i] = l.has(c.Pack, uint32(i))
 	}
 	return live
-}
-
-// unreadable tells that something cannot be read as it is, and not that the store or a
-// key did not answer.
-func unreadable(err error) bool {
-	return errors.Is(err, crypt.ErrDamaged) || errors.Is(err, tree.ErrFormat)
 }

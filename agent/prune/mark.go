@@ -70,7 +70,7 @@ func (r *run) markPacks(ctx context.Context, m *catalog.Mark, already packSet) e
 				continue
 			}
 			packs, err := r.packsOf(ctx, s, p)
-			if unreadable(err) {
+			if catalog.Unreadable(err) {
 				continue
 			}
 			if err != nil {

@@ -43,7 +43,7 @@ func (r *run) repack(ctx context.Context) error {
 	case errors.Is(err, catalog.ErrVoided), errors.Is(err, store.ErrNotExist):
 		r.Log.Warn("packs not rewritten: another prune was at them", "item", r.Item.Name(), "err", err)
 		return nil
-	case unreadable(err): // nothing is lost by not doing it
+	case catalog.Unreadable(err): // nothing is lost by not doing it
 		r.Log.Warn("packs not rewritten: something that a point needs cannot be read; see coffer verify", "item", r.Item.Name(), "err", err)
 		return nil
 	case err != nil:

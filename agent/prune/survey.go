@@ -166,7 +166,7 @@ func (r *run) needs(ctx context.Context, s *survey) error {
 			packs, err := r.packsOf(gctx, s, p)
 			mu.Lock()
 			defer mu.Unlock()
-			if going && unreadable(err) {
+			if going && catalog.Unreadable(err) {
 				s.unknown = true
 				return nil
 			}

@@ -44,9 +44,6 @@ func newJob(id int64, state control.Job, clock func() time.Time) *Job {
 // ID returns the job's number.
 func (j *Job) ID() int64 { return j.id }
 
-// Ended is closed when the job has ended.
-func (j *Job) Ended() <-chan struct{} { return j.ended }
-
 // Cancel asks the job to stop, and what it does After that.
 func (j *Job) Cancel() {
 	j.cancel(errCancelled)

@@ -112,8 +112,10 @@ func (b *bench) none() {
 
 func (b *bench) over(j *queue.Job) control.Job {
 	b.Helper()
+	ended := make(chan struct{})
+	b.Then(j, func() { close(ended) })
 	select {
-	case <-j.Ended():
+	case <-ended:
 	case <-time.After(time.Minute):
 		b.Fatal("the job does not end")
 	}

@@ -183,7 +183,7 @@ func (e *engine) restore(name catalog.PointName) (files map[string]string, skipp
 		if err != nil {
 			return err
 		}
-		result, err := restore.Run(context.Background(), restore.Config{Point: p, Reader: it.NewReader(ix), Target: into, Log: slog.New(slog.DiscardHandler)})
+		result, err := restore.Run(context.Background(), restore.Config{Point: p, Reader: it.NewReader(ix), Target: into})
 		for _, s := range result.Skipped {
 			skipped[string(s.Path)] = s.Reason
 		}

@@ -21,9 +21,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/catalog"
-	"github.com/cofferbackup/coffer/catalog/tree"
 	"github.com/cofferbackup/coffer/chunk"
-	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/store"
 	"github.com/cofferbackup/coffer/store/pack"
@@ -215,7 +213,7 @@ func (r *run) name(ctx context.Context) error {
 			continue
 		}
 		c, err := reader.Packs.Contents(ctx, id)
-		if err != nil && isLost(err) {
+		if catalog.Lost(err) {
 			known := false
 			if c, known, err = r.Index.Contents(ctx, id); err == nil && !known {
 				continue // it says nothing, and nobody knows
@@ -246,7 +244,7 @@ func (r *run) indexWriter() catalog.IndexWriter {
 // prune has given the session up: nothing is written then.
 func (r *run) heal(ctx context.Context, session catalog.PointName) error {
 	repacks, err := r.Item.Repacks(ctx)
-	if err != nil && !isLost(err) { // else points need what their own lists say, and are looked at for that
+	if err != nil && !catalog.Lost(err) { // else points need what their own lists say, and are looked at for that
 		return err
 	}
 	record := new(catalog.Repack)
@@ -285,7 +283,7 @@ func (r *run) heal(ctx context.Context, session catalog.PointName) error {
 func (r *run) whole(ctx context.Context, name catalog.PointName, repacks catalog.Repacks, by map[pack.ID]struct{}) (bool, error) {
 	p, err := r.Item.Point(ctx, name)
 	if err != nil {
-		if isLost(err) || errors.Is(err, catalog.ErrNoPoint) {
+		if catalog.Lost(err) || errors.Is(err, catalog.ErrNoPoint) {
 			return false, nil
 		}
 		return false, err
@@ -297,7 +295,7 @@ func (r *run) whole(ctx context.Context, name catalog.PointName, repacks catalog
 	avoid := func(id pack.ID) bool { return has(r.damaged, id) || has(r.marked, id) && !has(needs, id) }
 	exact, err := r.Item.NewReader(catalog.Avoiding{Index: r.Index, Avoid: avoid}).PacksOf(ctx, p.Root)
 	if err != nil {
-		if isLost(err) {
+		if catalog.Lost(err) {
 			return false, nil
 		}
 		return false, err
@@ -331,15 +329,4 @@ func meet(a, b map[pack.ID]struct{}) bool {
 
 func listOf(set map[pack.ID]struct{}) []pack.ID {
 	return slices.SortedFunc(maps.Keys(set), func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) })
-}
-
-// isLost tells whether an error says that something is damaged or gone, and not that it
-// cannot be had now.
-func isLost(err error) bool {
-	for _, known := range []error{crypt.ErrDamaged, tree.ErrFormat, chunk.ErrSize, store.ErrNotExist, store.ErrShort} {
-		if errors.Is(err, known) {
-			return true
-		}
-	}
-	return false
 }

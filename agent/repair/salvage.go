@@ -22,7 +22,7 @@ func (r *run) salvage(ctx context.Context) error {
 		if err == nil {
 			err = s.pack(ctx, c)
 		}
-		if err != nil && !isLost(err) {
+		if err != nil && !catalog.Lost(err) {
 			return fmt.Errorf("save what is left in pack %s: %w", id, err)
 		}
 	}
@@ -68,7 +68,7 @@ func (s *salvager) pack(ctx context.Context, c pack.Contents) error {
 			}
 			at = int(loc.Frame)
 			s.raw, s.opened = s.reader.Packs.Frame(ctx, loc, s.raw)
-			if s.opened != nil && !isLost(s.opened) {
+			if s.opened != nil && !catalog.Lost(s.opened) {
 				return s.opened
 			}
 			s.frame = pack.Frame{Type: loc.Type}
@@ -99,7 +99,7 @@ func (s *salvager) chunk(ctx context.Context, id chunk.ID, loc pack.Location) er
 	}
 	data, err := s.reader.Cut(ctx, s.raw, loc, id)
 	if err != nil {
-		if isLost(err) {
+		if catalog.Lost(err) {
 			return nil
 		}
 		return err

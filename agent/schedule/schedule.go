@@ -23,7 +23,7 @@ import (
 
 // Task is something to run again and again.
 type Task struct {
-	Name     string // "nightly/etc"; one of all tasks
+	Name     string // "item etc" or "vault site/prune"; one of all tasks
 	Spec     Spec
 	Attempts policy.Attempts
 	// Blocked says why it cannot run now; "" if nothing stands in its way.

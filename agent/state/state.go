@@ -21,7 +21,7 @@ import (
 // Folder is the state folder of an agent. It is safe for concurrent use.
 //
 //	lock                          held while the agent runs
-//	vaults.json                   ids of the vaults made here: the only thing not to lose
+//	vaults.json                   ids of the vaults made here; the recovery sheets have them too
 //	custody.json                  versions of keys that were in use, states of vaults, links, what opens them
 //	floors/<vault id>.json        newest key records seen, so that older ones are noticed
 //	audit/                        what was done with keys (package audit)

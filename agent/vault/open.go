@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/cofferbackup/coffer/agent/audit"
-	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/state"
@@ -129,11 +128,11 @@ func (s *Set) modeHolds(name string, v *catalog.Vault) error {
 	cfg := s.cfg.Settings().Vaults[name]
 	if cfg.Mode == catalog.SoftwareKeys.String() {
 		v.Close()
-		return fmt.Errorf("%w: write vaults.%s.mode: customer-managed", custody.ErrMode, name)
+		return fmt.Errorf("%w: write vaults.%s.mode: customer-managed", catalog.ErrMode, name)
 	}
 	if key, ok := s.cfg.Settings().FileKey(cfg); ok {
 		v.Close()
-		return fmt.Errorf("%w: key %s is a file: take it out of vaults.%s.keys, or name it under restore_keys", custody.ErrMode, key, name)
+		return fmt.Errorf("%w: key %s is a file: take it out of vaults.%s.keys, or name it under restore_keys", catalog.ErrMode, key, name)
 	}
 	return nil
 }

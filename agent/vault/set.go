@@ -24,6 +24,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/keyring"
 	"github.com/cofferbackup/coffer/agent/state"
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/internal/gate"
 	"github.com/cofferbackup/coffer/store"
@@ -99,9 +100,6 @@ func (s *Set) Pinned(name string) (crypt.VaultID, error) {
 		Next:    fmt.Sprintf("make it: coffer vault create %s; or, if it is there, write the id from its recovery sheet into the config: vaults.%s.id", name, name)}
 }
 
-// Descriptor is the object of a vault that never changes (docs/format.md).
-const Descriptor = store.Key("vault")
-
 // Unpinned returns an error if there is a vault in a store where this agent knows of
 // none: its state was lost, or the vault is another host's.
 func (s *Set) Unpinned(ctx context.Context, name string) error {
@@ -110,7 +108,7 @@ func (s *Set) Unpinned(ctx context.Context, name string) error {
 		return nil // there is no place for one, or nobody can say
 	}
 	defer CloseStore(st, name, s.cfg.Log)
-	if _, err := st.Stat(ctx, Descriptor); err != nil {
+	if _, err := st.Stat(ctx, catalog.Descriptor); err != nil {
 		return nil
 	}
 	return &control.Error{Code: control.CodeConflict,

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/fault"
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/crypt"
 	"github.com/cofferbackup/coffer/store"
 )
@@ -35,29 +37,36 @@ func (it *Item) Strange(ctx context.Context) ([]control.Problem, error) {
 	if ok && it.Vault.set.cfg.Clock().Sub(last.at).Abs() < again {
 		return last.found, nil
 	}
-	counts, first := make(map[string]int), make(map[string]error)
+	kinds := []struct {
+		under     store.Key
+		one, next string
+		count     int
+		first     error
+	}{
+		{under: it.HoldKey(""), one: "a hold does not open, so that no point may go", next: holdNext},
+		{under: it.MarkKey(""), one: "a mark of a prune does not open, so that backups lean on little that is there", next: "the next prune removes it: coffer prune %s; which one it is: coffer verify %s"},
+		{under: it.RepackKey(""), one: "a record of packs that were rewritten does not open, so that points may lack them", next: "see what is affected: coffer verify %s"},
+	}
 	for key, err := range it.CheckRecords(ctx) {
 		switch {
 		case err == nil:
-		case errors.Is(err, crypt.ErrDamaged) || errors.Is(err, store.ErrShort):
-			kind := strings.Split(string(key)+"///", "/")[2] // items/<item>/<kind>/
-			if counts[kind]++; counts[kind] == 1 {
-				first[kind] = fmt.Errorf("%s: %w", key, err)
+		case catalog.Unreadable(err):
+			for i := range kinds {
+				if k := &kinds[i]; strings.HasPrefix(string(key), string(k.under)) {
+					k.count++
+					k.first = cmp.Or(k.first, fmt.Errorf("%s: %w", key, err))
+				}
 			}
 		case key == "":
 			return nil, fault.Of(err)
 		}
 	}
 	var found []control.Problem
-	for _, k := range []struct{ kind, one, next string }{
-		{"holds", "a hold does not open, so that no point may go", holdNext},
-		{"marks", "a mark of a prune does not open, so that backups lean on little that is there", "the next prune removes it: coffer prune %s; which one it is: coffer verify %s"},
-		{"repacks", "a record of packs that were rewritten does not open, so that points may lack them", "see what is affected: coffer verify %s"},
-	} {
-		if n := counts[k.kind]; n > 0 {
-			says := fmt.Sprintf("%s: %v", k.one, first[k.kind])
-			if n > 1 {
-				says += fmt.Sprintf(" (and %d more)", n-1)
+	for _, k := range kinds {
+		if k.count > 0 {
+			says := fmt.Sprintf("%s: %v", k.one, k.first)
+			if k.count > 1 {
+				says += fmt.Sprintf(" (and %d more)", k.count-1)
 			}
 			found = append(found, control.Problem{Subject: "item " + it.Name(), Message: says, Next: strings.ReplaceAll(k.next, "%s", it.Name())})
 		}

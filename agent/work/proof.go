@@ -61,7 +61,7 @@ func (w *verifier) prove(ctx context.Context, name string) error {
 		return err
 	}
 	before := w.proving.Faults.Load()
-	findings, err := proof.Restore(ctx, proof.Config{Point: p, Reader: it.Reader, Scratch: scratch, Source: src, Progress: &w.proving, Log: w.cfg.Log})
+	findings, err := proof.Restore(ctx, proof.Config{Point: p, Reader: it.Reader, Scratch: scratch, Source: src, Progress: &w.proving})
 	faults := int64(w.proving.Faults.Load() - before)
 	e.Kind, e.Outcome = audit.RestoreDone, "done"
 	if err != nil || faults > 0 {

@@ -61,7 +61,7 @@ func (d *Desk) Restore(ctx context.Context, req control.RestoreRequest) (control
 		started := d.cfg.Clock()
 		result, err := restore.Run(ctx, restore.Config{
 			Point: p, Reader: it.Reader, Target: into, Select: chosen, Overwrite: overwrite,
-			Delete: req.Delete, DryRun: req.DryRun, NumericOwner: req.NumericOwner, Progress: done, Log: d.cfg.Log,
+			Delete: req.Delete, DryRun: req.DryRun, NumericOwner: req.NumericOwner, Progress: done,
 		})
 		j.Update(func(s *control.Job) { s.Skips = skips(result.Skipped) })
 		for _, n := range it.Unindexed() {

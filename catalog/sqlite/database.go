@@ -273,6 +273,9 @@ func (db *database) close() error {
 	return db.pool.Close()
 }
 
+// foreignSuffix is behind the name of a file that may be somebody else's.
+const foreignSuffix = ".foreign"
+
 // discard makes room for a new file. What is damaged, or may be somebody else's, is kept
 // under another name, with one such file of each kind at the most.
 func discard(path string, cause error) error {
@@ -280,7 +283,7 @@ func discard(path string, cause error) error {
 		return setAside(path)
 	}
 	if errors.Is(cause, errForeign) {
-		if err := os.Rename(path, path+".foreign"); err != nil {
+		if err := os.Rename(path, path+foreignSuffix); err != nil {
 			return err
 		}
 	}
@@ -314,10 +317,21 @@ func read(path string) error {
 	return err
 }
 
+// Remove removes the index kept at path, which nobody may have open, and what was set
+// aside of it. No error if there is none.
+func Remove(path string) error {
+	if err := remove(path); err != nil {
+		return err
+	}
+	return removeEach(path, durable.AsideSuffix, foreignSuffix)
+}
+
 // remove removes the file and its log. The file goes first: a log without a file
 // is ignored, a file without its log may be half of a checkpoint.
-func remove(path string) error {
-	for _, suffix := range []string{"", "-wal", "-journal", "-shm"} {
+func remove(path string) error { return removeEach(path, "", "-wal", "-journal", "-shm") }
+
+func removeEach(path string, suffixes ...string) error {
+	for _, suffix := range suffixes {
 		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

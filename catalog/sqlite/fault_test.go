@@ -411,3 +411,20 @@ func TestCancelled(t *testing.T) {
 	}
 	same(t, x, packs)
 }
+
+// TestRemove: an index goes with all that lies beside it, and one that is not there is gone
+// already.
+func TestRemove(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "index")
+	must(t, sqlite.Remove(path))
+	for _, suffix := range []string{"", "-wal", "-journal", "-shm", ".damaged", ".foreign"} {
+		must(t, os.WriteFile(path+suffix, nil, 0o600))
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "index2"), nil, 0o600))
+	must(t, sqlite.Remove(path))
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "index2" {
+		t.Errorf("left %v, %v", left, err)
+	}
+}

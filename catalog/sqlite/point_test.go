@@ -144,7 +144,7 @@ func TestNotes(t *testing.T) {
 }
 
 // vaultItem makes an item in a vault of its own.
-func vaultItem(t testing.TB, st store.Store) *catalog.Item {
+func vaultItem(t testing.TB, st store.Store) (*catalog.Vault, *catalog.Item) {
 	t.Helper()
 	uri := "file://" + filepath.Join(t.TempDir(), "kek.pem")
 	must(t, software.Create(t.Context(), uri, software.CreateOptions{Bits: 2048}))
@@ -154,7 +154,7 @@ func vaultItem(t testing.TB, st store.Store) *catalog.Item {
 	must(t, err)
 	it, err := v.CreateItem(t.Context(), "etc", when)
 	must(t, err)
-	return it
+	return v, it
 }
 
 func commit(t testing.TB, it *catalog.Item, at time.Time) catalog.PointName {
@@ -170,7 +170,7 @@ func commit(t testing.TB, it *catalog.Item, at time.Time) catalog.PointName {
 // came back is none.
 func TestSyncPoints(t *testing.T) {
 	st := mem.New(mem.Config{})
-	it := vaultItem(t, st)
+	_, it := vaultItem(t, st)
 	x := open(t, filepath.Join(t.TempDir(), "index"))
 	var names []catalog.PointName
 	for i := range 600 {
@@ -253,17 +253,10 @@ func TestSyncPoints(t *testing.T) {
 // was made again.
 func TestPointOfAnErasedItem(t *testing.T) {
 	st := mem.New(mem.Config{})
-	uri := "file://" + filepath.Join(t.TempDir(), "kek.pem")
-	must(t, software.Create(t.Context(), uri, software.CreateOptions{Bits: 2048}))
-	k, err := software.Open(t.Context(), "test", uri)
-	must(t, err)
-	v, err := catalog.Create(t.Context(), st, catalog.CreateOptions{Mode: catalog.SoftwareKeys, Ring: kek.NewRing(k), Now: when})
-	must(t, err)
-	it, err := v.CreateItem(t.Context(), "etc", when)
-	must(t, err)
+	v, it := vaultItem(t, st)
 	x := open(t, filepath.Join(t.TempDir(), "index"))
 	commit(t, it, when)
-	_, err = it.SyncPoints(t.Context(), x)
+	_, err := it.SyncPoints(t.Context(), x)
 	must(t, err)
 	_, err = v.Erase(t.Context(), st, "etc", when.Add(time.Hour))
 	must(t, err)
@@ -318,7 +311,7 @@ func (l *listed) Get(ctx context.Context, key store.Key, p []byte, off int64) er
 func manyPoints(t testing.TB, n int) (*catalog.Item, *sqlite.Index, *listed) {
 	t.Helper()
 	l := &listed{Store: mem.New(mem.Config{}), prefix: "none"}
-	it := vaultItem(t, l)
+	_, it := vaultItem(t, l)
 	x := open(t, filepath.Join(t.TempDir(), "index"))
 	l.prefix = store.Key(fmt.Sprintf("items/%s/points/", it.ID()))
 	var batch []catalog.Summary

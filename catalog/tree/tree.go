@@ -9,10 +9,6 @@
 package tree
 
 import (
-	"bytes"
-	"maps"
-	"slices"
-
 	"github.com/cofferbackup/coffer/chunk"
 )
 
@@ -109,21 +105,4 @@ type Node struct {
 	Partial bool
 	// Trees of a Dir: its tree chunks in order.
 	Trees []chunk.ID
-}
-
-// Equal tells whether two nodes say the same, content and subtrees included.
-func Equal(a, b *Node) bool {
-	if a == b {
-		return true
-	}
-	if a.Name != b.Name || a.Type != b.Type || a.Mode != b.Mode || a.UID != b.UID || a.GID != b.GID ||
-		a.MTime != b.MTime || a.CTime != b.CTime || a.Inode != b.Inode || a.Size != b.Size ||
-		a.Target != b.Target || a.Device != b.Device || a.Changing != b.Changing || a.Partial != b.Partial {
-		return false
-	}
-	if (a.Link == nil) != (b.Link == nil) || a.Link != nil && *a.Link != *b.Link {
-		return false
-	}
-	return maps.EqualFunc(a.Xattrs, b.Xattrs, bytes.Equal) &&
-		slices.Equal(a.Content, b.Content) && slices.Equal(a.Trees, b.Trees)
 }

@@ -263,7 +263,7 @@ func (r *rescue) restore(ctx context.Context, w io.Writer, what, to string, o re
 	done := new(restore.Progress)
 	result, err := restore.Run(ctx, restore.Config{
 		Point: p, Reader: it.NewReader(index), Target: into, Select: restore.Selection{Paths: o.paths},
-		DryRun: o.dryRun, Progress: done, Log: r.log,
+		DryRun: o.dryRun, Progress: done,
 	})
 	if err != nil {
 		return err

@@ -73,7 +73,7 @@ func newParts(log *slog.Logger, clock func() time.Time) (agent.Parts, func()) {
 	}
 	return agent.Parts{
 		Store: w.openStore, MakeStore: w.makeStore, Key: w.openKey, Escrow: w.openEscrow, MakeKey: w.makeKey, CheckKey: w.checkKey,
-		Source: w.source, Target: w.target, Index: w.index, Secret: readSecret, Retries: w.retried,
+		Source: w.source, Target: w.target, Index: w.index, RemoveIndex: sqlite.Remove, Secret: readSecret, Retries: w.retried,
 	}, closeParts
 }
 

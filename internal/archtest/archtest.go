@@ -5,6 +5,7 @@ package archtest
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -26,8 +27,10 @@ type File struct {
 	Lines     int
 	Test      bool
 	Generated bool
-	Comment   bool     // it has a package comment
-	Functions []string // at the top level, without methods
+	Comment   bool           // it has a package comment
+	Functions []string       // at the top level, without methods
+	Lengths   map[string]int // lines of each function; of those of one name the longest's
+	Keys      []string       // names of objects that it spells out
 }
 
 // Read parses all Go files of a tree but those in testdata and hidden folders.
@@ -54,8 +57,9 @@ func Read(tree fs.FS) ([]File, error) {
 }
 
 func parse(name string, text []byte) (File, error) {
-	f := File{Path: name, Package: path.Dir(name), Lines: bytes.Count(text, []byte("\n")), Test: strings.HasSuffix(name, "_test.go")}
-	syntax, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments|parser.SkipObjectResolution)
+	f := File{Path: name, Package: path.Dir(name), Lines: bytes.Count(text, []byte("\n")), Lengths: make(map[string]int), Test: strings.HasSuffix(name, "_test.go")}
+	positions := token.NewFileSet()
+	syntax, err := parser.ParseFile(positions, name, text, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		return f, err
 	}
@@ -68,11 +72,50 @@ func parse(name string, text []byte) (File, error) {
 		f.Imports = append(f.Imports, p)
 	}
 	for _, decl := range syntax.Decls {
-		if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil {
+		fn, ok := decl.(*ast.FuncDecl)
+		if !ok {
+			continue
+		}
+		if fn.Recv == nil {
 			f.Functions = append(f.Functions, fn.Name.Name)
 		}
+		lines := positions.Position(fn.End()).Line - positions.Position(fn.Pos()).Line + 1
+		f.Lengths[fn.Name.Name] = max(f.Lengths[fn.Name.Name], lines)
 	}
+	ast.Inspect(syntax, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr: // store.Key("a/" + b)
+			if isKey(n.Fun) {
+				f.Keys = append(f.Keys, literals(n)...)
+			}
+		case *ast.ValueSpec: // const a store.Key = "a"
+			if isKey(n.Type) {
+				f.Keys = append(f.Keys, literals(n)...)
+			}
+		}
+		return true
+	})
 	return f, nil
+}
+
+func isKey(e ast.Expr) bool {
+	s, ok := e.(*ast.SelectorExpr)
+	if !ok || s.Sel.Name != "Key" {
+		return false
+	}
+	p, ok := s.X.(*ast.Ident)
+	return ok && p.Name == "store"
+}
+
+// literals returns the text literals in a part of a file.
+func literals(of ast.Node) (found []string) {
+	ast.Inspect(of, func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING {
+			found = append(found, l.Value)
+		}
+		return true
+	})
+	return found
 }
 
 // Rules of a module. Packages are named by their folders.
@@ -96,8 +139,14 @@ type Rules struct {
 	Only map[string][]string
 	// Homes says beneath which folder, alone, a foreign package is imported.
 	Homes map[string]string
-	// MaxLines of a file that is not generated.
-	MaxLines int
+	// Keys are the folders in whose packages the names of objects are spelled out; the
+	// others ask them.
+	Keys []string
+	// MaxLines of a file that is not generated, MaxFunction of a function in it that is no
+	// test's.
+	MaxLines, MaxFunction int
+	// Long functions, by file and name: the lines that they may have instead.
+	Long map[string]int
 }
 
 // Faults returns what breaks the rules, in order.
@@ -170,6 +219,15 @@ func (r Rules) shape(f File) []string {
 	var faults []string
 	if !f.Generated && f.Lines > r.MaxLines {
 		faults = append(faults, fmt.Sprintf("%d lines are more than %d", f.Lines, r.MaxLines))
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Lengths)) {
+		most := cmp.Or(r.Long[f.Path+" "+name], r.MaxFunction)
+		if lines := f.Lengths[name]; !f.Generated && !f.Test && lines > most {
+			faults = append(faults, fmt.Sprintf("%s has %d lines, more than %d", name, lines, most))
+		}
+	}
+	if len(f.Keys) > 0 && !f.Test && !r.testing(f.Package) && !r.beneathAny(f.Package, slices.Concat(r.Keys, r.Tools)) {
+		faults = append(faults, fmt.Sprintf("spells out the name of an object, %s: ask %s", f.Keys[0], strings.Join(r.Keys, " or ")))
 	}
 	if slices.Contains(f.Functions, "init") {
 		faults = append(faults, "has an init function")

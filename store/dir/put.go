@@ -58,26 +58,7 @@ func (s *Store) put(ctx context.Context, path string, body store.Body, r store.R
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
-	if err := s.ensure(dir); err != nil {
-		return err
-	}
-	// Until here a crash leaves a file in .tmp, which the next Open removes.
-	err = s.place(f, path)
-	if errors.Is(err, fs.ErrNotExist) {
-		// Somebody removed the folder behind our back, or our file.
-		s.forget()
-		if err := s.ensure(dir); err != nil {
-			return err
-		}
-		err = s.place(f, path)
-	}
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return s.taken(path)
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
-	case err != nil:
+	if err := s.settle(f, path); err != nil {
 		return err
 	}
 	placed = true
@@ -88,7 +69,32 @@ func (s *Store) put(ctx context.Context, path string, body store.Body, r store.R
 		}
 	}
 	// A crash here leaves the whole object or nothing, as the file system likes.
-	return syncDir(dir)
+	return syncDir(filepath.Dir(path))
+}
+
+// settle places a written file under its name, in a folder that is made if need be.
+// store.ErrExist if the name is taken.
+func (s *Store) settle(f *os.File, path string) error {
+	if err := s.ensure(filepath.Dir(path)); err != nil {
+		return err
+	}
+	// Until here a crash leaves a file in .tmp, which the next Open removes.
+	err := s.place(f, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Somebody removed the folder behind our back, or our file.
+		s.forget()
+		if err := s.ensure(filepath.Dir(path)); err != nil {
+			return err
+		}
+		err = s.place(f, path)
+	}
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return s.taken(path)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+	}
+	return err
 }
 
 // taken answers for a key whose file is there. The caller may rely on that
