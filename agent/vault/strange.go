@@ -59,7 +59,7 @@ func (it *Item) Strange(ctx context.Context) ([]control.Problem, error) {
 			if n > 1 {
 				says += fmt.Sprintf(" (and %d more)", n-1)
 			}
-			found = append(found, control.Problem{Subject: "item " + it.Name(), Message: says, Next: strings.ReplaceAll(k.next, "%s", it.Name())})
+			found = append(found, control.Problem{Subject: "item " + it.Name(), Kind: k.kind, Message: says, Next: strings.ReplaceAll(k.next, "%s", it.Name())})
 		}
 	}
 	it.Vault.mu.Lock()
