@@ -33,6 +33,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/metrics"
 	"github.com/cofferbackup/coffer/agent/plan"
 	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/proof"
@@ -102,6 +103,9 @@ type Parts struct {
 	Index func(ctx context.Context, path string) (vault.Index, error)
 }
 
+// openStore opens the store of a vault.
+type openStore = func(ctx context.Context, vault config.Vault) (store.Store, error)
+
 // MakeKeyOptions of a new key. The zero value is a plain RSA key of the usual size.
 type MakeKeyOptions struct {
 	Bits   int
@@ -133,6 +137,9 @@ type Agent struct {
 	process string // tells what this process left behind from what others did
 	pulse   pulse
 	tell    *tell.Teller
+	counts  *metrics.Metrics
+
+	openStore, makeStore openStore // as Parts do, with their faults counted
 
 	current  atomic.Pointer[config.Config]
 	access   atomic.Pointer[control.Access]
@@ -158,7 +165,7 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	tasks.Go(func() error { a.watch.Run(tctx); return nil })
 	tasks.Go(func() error { a.Plan.Run(tctx); return nil })
 	tasks.Go(func() error { a.tell.Run(tctx); return nil })
-	tasks.Go(func() error { a.tell.ServeMetrics(tctx); return nil })
+	tasks.Go(func() error { a.serveMetrics(tctx); return nil })
 	tasks.Go(func() error { a.CleanScratch(tctx); return nil })
 	if cfg.Supervisor != nil {
 		tasks.Go(func() error { a.supervised(tctx); return nil })

@@ -7,9 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"time"
 
-	"github.com/cofferbackup/coffer/agent/alarm"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
@@ -50,13 +48,7 @@ func (a *Agent) status(ctx context.Context, look func(context.Context) ([]contro
 	}
 	s.Problems = append(s.Problems, a.state.Aside()...)
 	s.Problems = append(s.Problems, a.tell.Problems()...)
-	asked := make(map[string]alarm.Asked)
-	for name, v := range a.settings().Vaults {
-		if v.Verify.Data != "" {
-			asked[name] = alarm.Asked{Proof: time.Duration(v.Verify.Every)}
-		}
-	}
-	s.Problems = append(s.Problems, alarm.Of(s.Vaults, s.Items, asked, a.Clock())...)
+	s.Problems = append(s.Problems, a.wrong(s).Problems()...)
 	return s, nil
 }
 
