@@ -118,10 +118,15 @@ type Stream = io.Reader
 // Agent is a running service. It implements control.Backend, much of it by what it embeds.
 type Agent struct {
 	Config
-	*rekey.Keeper
-	*work.Desk
-	*retention.Warden
-	*plan.Plan
+	control.Work      // desk
+	control.Retention // warden
+	policies          // plan
+	custodian         // keeper
+
+	desk   *work.Desk
+	warden *retention.Warden
+	plan   *plan.Plan
+	keeper *rekey.Keeper
 
 	host    string
 	started time.Time
@@ -149,6 +154,17 @@ type Agent struct {
 
 var _ control.Backend = (*Agent)(nil)
 
+// policies is embedded under a name of its own, since a method has the other.
+type policies = control.Policies
+
+// custodian is what of control.Keys, Custody and Vaults package rekey does.
+type custodian interface {
+	KeyUsage(ctx context.Context, req control.KeyUsageRequest) (control.KeyUsage, error)
+	RotateKeys(ctx context.Context, req control.KeyRotate) (control.Job, error)
+	RaiseMode(ctx context.Context, req control.VaultMode) (control.Job, error)
+	DrillKeys(ctx context.Context, req control.KeyDrill) (control.Job, error)
+}
+
 // Run runs the agent until ctx ends, answering on l, which it closes. It returns
 // nil after an orderly end.
 func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access) error {
@@ -163,10 +179,10 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	tasks, tctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
 	tasks.Go(func() error { a.watch.Run(tctx); return nil })
-	tasks.Go(func() error { a.Plan.Run(tctx); return nil })
+	tasks.Go(func() error { a.plan.Run(tctx); return nil })
 	tasks.Go(func() error { a.tell.Run(tctx); return nil })
 	tasks.Go(func() error { a.serveMetrics(tctx); return nil })
-	tasks.Go(func() error { a.CleanScratch(tctx); return nil })
+	tasks.Go(func() error { a.desk.CleanScratch(tctx); return nil })
 	if cfg.Supervisor != nil {
 		tasks.Go(func() error { a.supervised(tctx); return nil })
 	}

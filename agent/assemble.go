@@ -36,7 +36,7 @@ func (a *Agent) assemble() {
 	a.tell = tell.New(tell.Config{
 		Settings: a.settings, State: a.state, Secret: cfg.Parts.Secret, Audit: audit.NewDaily(a.audit, cfg.Clock), Counts: counts, Jobs: a.jobs,
 		Status: a.watched(), Wrong: a.wrong, Lost: a.lost, Refused: a.reloadFault, Retries: cfg.Parts.Retries,
-		Retried: func(j control.Job) bool { return a.Retried(j) },
+		Retried: func(j control.Job) bool { return a.plan.Retried(j) },
 		Health:  func(vault string) custody.Health { return a.watch.Health(vault) },
 		Asked:   func(keys []string) time.Time { return a.watch.Last(keys) },
 		Round:   func(sleep time.Duration) { a.pulse.beat("telling", cfg.Clock(), sleep) },
@@ -59,33 +59,36 @@ func (a *Agent) assemble() {
 		Round:  func(sleep time.Duration) { a.pulse.beat("keys", cfg.Clock(), sleep) },
 		Tell:   a.tell.Keys, Record: a.record, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
 	})
-	a.Plan = plan.Open(plan.Config{
+	a.plan = plan.Open(plan.Config{
 		Settings: a.settings, State: a.state, Vaults: a.vaults, Refused: a.watch.Refused, Jobs: a.jobs,
 		Backup: func(by, item, policy string, try schedule.Try) (*queue.Job, error) {
-			return a.StartBackup(by, control.BackupRequest{Item: item}, work.Run{Policy: policy, Try: try})
+			return a.desk.StartBackup(by, control.BackupRequest{Item: item}, work.Run{Policy: policy, Try: try})
 		},
-		Prune:   func(by, vault string) *queue.Job { return a.StartPrune(by, vault) },
-		Verify:  func(by, vault string, depth proof.Depth) *queue.Job { return a.StartVerify(by, vault, depth) },
-		Explain: func(ctx context.Context, item string) ([]control.PointFate, error) { return a.ExplainItem(ctx, item) },
-		Round:   func(sleep time.Duration) { a.pulse.beat("schedules", cfg.Clock(), sleep) },
-		Host:    a.host, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
+		Prune:  func(by, vault string) *queue.Job { return a.warden.StartPrune(by, vault) },
+		Verify: func(by, vault string, depth proof.Depth) *queue.Job { return a.desk.StartVerify(by, vault, depth) },
+		Explain: func(ctx context.Context, item string) ([]control.PointFate, error) {
+			return a.warden.ExplainItem(ctx, item)
+		},
+		Round: func(sleep time.Duration) { a.pulse.beat("schedules", cfg.Clock(), sleep) },
+		Host:  a.host, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
 	})
-	a.Desk = work.New(work.Config{
+	a.desk = work.New(work.Config{
 		Settings: a.settings, State: a.state, Vaults: a.vaults, Points: a.points, Rules: a.rules, Proofs: a.proofs, Jobs: a.jobs, Start: a.start,
-		Source: cfg.Parts.Source, Target: cfg.Parts.Target, Limiter: a.Limiter, Good: a.Good, Record: a.record,
+		Source: cfg.Parts.Source, Target: cfg.Parts.Target, Limiter: a.plan.Limiter, Good: a.plan.Good, Record: a.record,
 		Host: a.host, Version: cfg.Program.Version, Process: a.process, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
 	})
-	a.Warden = retention.New(retention.Config{
+	a.warden = retention.New(retention.Config{
 		Settings: a.settings, Vaults: a.vaults, Points: a.points, Start: a.start, Record: a.record,
 		Host: a.host, Clock: cfg.Clock, Log: cfg.Log,
 	})
-	a.Keeper = rekey.New(rekey.Config{
+	a.keeper = rekey.New(rekey.Config{
 		Settings: a.settings, State: a.state, Keys: a.keys, Vaults: a.vaults, Watch: a.watch, Rules: a.rules, Jobs: a.jobs, Start: a.start,
 		MakeVersion: func(ctx context.Context, name string, key config.Key) (kek.Ref, error) {
 			return cfg.Parts.MakeKey(ctx, name, key, MakeKeyOptions{})
 		},
-		Backup: a.TryBackup, ReadBack: a.ReadBack, Record: a.record, Clock: cfg.Clock, Log: cfg.Log,
+		Backup: a.desk.TryBackup, ReadBack: a.desk.ReadBack, Record: a.record, Clock: cfg.Clock, Log: cfg.Log,
 	})
+	a.Work, a.Retention, a.policies, a.custodian = a.desk, a.warden, a.plan, a.keeper
 }
 
 // follow returns what is done beside each round of the watch over the keys.
@@ -96,7 +99,7 @@ func (a *Agent) follow() func(ctx context.Context) {
 			warm = true
 			a.warm(ctx)
 		}
-		a.Keeper.Follow(ctx)
+		a.keeper.Follow(ctx)
 	}
 }
 
