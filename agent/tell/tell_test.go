@@ -33,87 +33,112 @@ type look struct {
 	notice []string // that must come of it
 }
 
-// play shows a teller one look after the other, and wants its notices.
-func play(t *testing.T, looks ...look) {
+// stage shows a teller what it is to see, and hears what it tells.
+type stage struct {
+	cfg     tell.Config
+	notices chan message.Notice
+	looked  chan struct{}  // the teller has looked
+	next    chan time.Time // it goes on
+
+	mu      sync.Mutex
+	showing look
+}
+
+func newStage(t *testing.T) *stage {
 	t.Helper()
-	notices := make(chan message.Notice, 100)
+	s := &stage{notices: make(chan message.Notice, 100), looked: make(chan struct{}), next: make(chan time.Time)}
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var m message.Notice
 		if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
 			t.Error(err)
 		}
-		notices <- m
+		s.notices <- m
 	}))
-	defer server.Close()
+	t.Cleanup(server.Close)
 	settings := &config.Config{Notify: map[string]config.Notify{"hook": {Webhook: &config.Webhook{URL: server.URL}}}}
 	log := slog.New(slog.DiscardHandler)
 	folder, err := state.Open(t.TempDir(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer folder.Close()
+	t.Cleanup(folder.Close)
 	book, err := audit.Open(audit.Config{Dir: folder.Path("audit")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer book.Close()
+	t.Cleanup(func() { book.Close() })
 	jobs, err := queue.Open(t.Context(), queue.Config{Dir: folder.Path("jobs"), Clock: time.Now, Log: log, Slots: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer jobs.Stop()
-	var mu sync.Mutex
-	now := looks[0]
-	current := func() look {
-		mu.Lock()
-		defer mu.Unlock()
-		return now
-	}
-	clock := func() time.Time { return noon.Add(current().at) }
-	looked, next := make(chan struct{}), make(chan time.Time)
-	teller := tell.New(tell.Config{
-		Settings: func() *config.Config { return settings }, State: folder,
-		Status: func(context.Context) (control.Status, error) {
-			l := current()
-			return control.Status{Vaults: []control.Vault{l.vault}, Items: l.items}, nil
-		},
-		Wrong: func(s control.Status) *alarm.Found {
-			return alarm.Of(alarm.Look{Vaults: s.Vaults, Items: s.Items, Now: clock()})
+	t.Cleanup(jobs.Stop)
+	s.cfg = tell.Config{
+		Settings: func() *config.Config { return settings }, State: folder, Status: s.status,
+		Wrong: func(st control.Status) *alarm.Found {
+			return alarm.Of(alarm.Look{Vaults: st.Vaults, Items: st.Items, Now: s.clock()})
 		},
 		Lost:    func(string, string) int { return 0 },
 		Refused: func() *control.Problem { return nil },
 		Health:  func(string) custody.Health { return custody.Health{} },
-		Audit:   audit.NewDaily(book, clock), Counts: metrics.New(metrics.Config{View: func() metrics.View { return metrics.View{} }}), Jobs: jobs,
-		Round: func(time.Duration) {}, Host: "web1", Started: noon, Clock: clock, Log: log,
-		After: func(d time.Duration) <-chan time.Time {
-			switch d { // a round of the loop is two waits: the first begins when it has looked
-			case 30 * time.Second:
-				looked <- struct{}{}
-				return next
-			case tell.LookEvery - 30*time.Second:
-				return next
-			}
-			return nil // the notifier is woken by what there is to tell
-		},
-	})
+		Audit:   audit.NewDaily(book, s.clock), Counts: metrics.New(metrics.Config{View: func() metrics.View { return metrics.View{} }}), Jobs: jobs,
+		Round: func(time.Duration) {}, Host: "web1", Started: noon, Clock: s.clock, After: s.after, Log: log,
+	}
+	return s
+}
+
+func (s *stage) now() look {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.showing
+}
+
+func (s *stage) show(l look) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.showing = l
+}
+
+func (s *stage) clock() time.Time { return noon.Add(s.now().at) }
+
+func (s *stage) status(context.Context) (control.Status, error) {
+	l := s.now()
+	return control.Status{Vaults: []control.Vault{l.vault}, Items: l.items}, nil
+}
+
+// after: a round of the loop is two waits, and the first begins when it has looked. The
+// notifier needs none: it is woken by what there is to tell.
+func (s *stage) after(d time.Duration) <-chan time.Time {
+	switch d {
+	case 30 * time.Second:
+		s.looked <- struct{}{}
+		return s.next
+	case tell.LookEvery - 30*time.Second:
+		return s.next
+	}
+	return nil
+}
+
+// play shows a teller one look after the other, and wants its notices.
+func play(t *testing.T, looks ...look) {
+	t.Helper()
+	s := newStage(t)
+	s.show(looks[0])
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { teller.Run(ctx) })
+	running.Go(func() { tell.New(s.cfg).Run(ctx) })
 	defer running.Wait()
 	defer cancel()
 	for i, l := range looks {
 		if i > 0 {
-			mu.Lock()
-			now = l
-			mu.Unlock()
-			next <- noon
-			next <- noon
+			s.show(l)
+			s.next <- noon
+			s.next <- noon
 		}
-		<-looked
+		<-s.looked
 		var got []string
 		for range l.notice {
 			select {
-			case m := <-notices:
+			case m := <-s.notices:
 				got = append(got, string(m.Kind)+" "+m.Subject+": "+m.Message)
 			case <-time.After(10 * time.Second):
 			}
@@ -125,7 +150,7 @@ func play(t *testing.T, looks ...look) {
 		}
 	}
 	select {
-	case m := <-notices:
+	case m := <-s.notices:
 		t.Errorf("told as well: %+v", m)
 	case <-time.After(200 * time.Millisecond):
 	}
