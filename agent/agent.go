@@ -33,6 +33,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/keyring"
+	"github.com/cofferbackup/coffer/agent/metrics"
 	"github.com/cofferbackup/coffer/agent/plan"
 	"github.com/cofferbackup/coffer/agent/point"
 	"github.com/cofferbackup/coffer/agent/proof"
@@ -105,6 +106,9 @@ type Parts struct {
 	RemoveIndex func(path string) error
 }
 
+// openStore opens the store of a vault.
+type openStore = func(ctx context.Context, vault config.Vault) (store.Store, error)
+
 // MakeKeyOptions of a new key. The zero value is a plain RSA key of the usual size.
 type MakeKeyOptions struct {
 	Bits   int
@@ -117,10 +121,15 @@ type Stream = io.Reader
 // Agent is a running service. It implements control.Backend, much of it by what it embeds.
 type Agent struct {
 	Config
-	*rekey.Keeper
-	*work.Desk
-	*retention.Warden
-	*plan.Plan
+	control.Work      // desk
+	control.Retention // warden
+	policies          // plan
+	custodian         // keeper
+
+	desk   *work.Desk
+	warden *retention.Warden
+	plan   *plan.Plan
+	keeper *rekey.Keeper
 
 	host    string
 	started time.Time
@@ -136,6 +145,9 @@ type Agent struct {
 	process string // tells what this process left behind from what others did
 	pulse   pulse
 	tell    *tell.Teller
+	counts  *metrics.Metrics
+
+	openStore, makeStore openStore // as Parts do, with their faults counted
 
 	current  atomic.Pointer[config.Config]
 	access   atomic.Pointer[control.Access]
@@ -144,6 +156,17 @@ type Agent struct {
 }
 
 var _ control.Backend = (*Agent)(nil)
+
+// policies is embedded under a name of its own, since a method has the other.
+type policies = control.Policies
+
+// custodian is what of control.Keys, Custody and Vaults package rekey does.
+type custodian interface {
+	KeyUsage(ctx context.Context, req control.KeyUsageRequest) (control.KeyUsage, error)
+	RotateKeys(ctx context.Context, req control.KeyRotate) (control.Job, error)
+	RaiseMode(ctx context.Context, req control.VaultMode) (control.Job, error)
+	DrillKeys(ctx context.Context, req control.KeyDrill) (control.Job, error)
+}
 
 // Run runs the agent until ctx ends, answering on l, which it closes. It returns
 // nil after an orderly end.
@@ -159,10 +182,10 @@ func Run(ctx context.Context, cfg Config, l net.Listener, access control.Access)
 	tasks, tctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return server.Serve(tctx, l) })
 	tasks.Go(func() error { a.watch.Run(tctx); return nil })
-	tasks.Go(func() error { a.Plan.Run(tctx); return nil })
+	tasks.Go(func() error { a.plan.Run(tctx); return nil })
 	tasks.Go(func() error { a.tell.Run(tctx); return nil })
-	tasks.Go(func() error { a.tell.ServeMetrics(tctx); return nil })
-	tasks.Go(func() error { a.CleanScratch(tctx); return nil })
+	tasks.Go(func() error { a.serveMetrics(tctx); return nil })
+	tasks.Go(func() error { a.desk.CleanScratch(tctx); return nil })
 	if cfg.Supervisor != nil {
 		tasks.Go(func() error { a.supervised(tctx); return nil })
 	}

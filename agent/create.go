@@ -52,7 +52,7 @@ func (a *Agent) CreateVault(ctx context.Context, req control.VaultCreate) (contr
 	if err := a.record(ctx, e); err != nil {
 		return none, err
 	}
-	st, err := a.Parts.MakeStore(ctx, cfg)
+	st, err := a.makeStore(ctx, cfg)
 	if err != nil {
 		return none, fault.Of(fmt.Errorf("create vault %s: %w", req.Name, err))
 	}

@@ -137,7 +137,7 @@ func (a *Agent) lookAtVaults(cfg *config.Config) []doctor.Look {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Vaults)) {
 		v := cfg.Vaults[name]
 		looks = append(looks, doctor.Look{Subject: "store of " + name, What: "reach and list", Try: func(ctx context.Context) []control.Check {
-			st, err := a.Parts.Store(ctx, v)
+			st, err := a.openStore(ctx, v)
 			if err != nil {
 				wire := control.AsError(fault.Names{Vault: name}.Of(err))
 				next := cmp.Or(wire.Next, "correct vaults."+name+".store in the config")

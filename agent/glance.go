@@ -145,7 +145,7 @@ func (a *Agent) item(ctx context.Context, name string, see func(*control.Item) e
 	kind, from := sourceOf(cfg)
 	out := control.Item{Name: name, Vault: cfg.Vault, Kind: kind, Source: from}
 	var due time.Time
-	out.Policy, out.Next, due = a.Planned(name)
+	out.Policy, out.Next, due = a.plan.Planned(name)
 	out.Overdue = !due.IsZero()
 	out.Proof = a.proofs.Entry(cfg.Vault, name).Proof()
 	if err := see(&out); err != nil && !neverBackedUp(err) {

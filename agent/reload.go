@@ -101,7 +101,7 @@ func (a *Agent) reload(ctx context.Context) (control.ConfigReport, error) {
 			a.vaults.Retire(name)
 		}
 	}
-	notes := a.Replanned(before, next)
+	notes := a.plan.Replanned(before, next)
 	a.Log.Info("configuration reloaded", "vaults", len(next.Vaults), "items", len(next.Items), "policies", len(next.Policies))
 	return control.ConfigReport{Vaults: len(next.Vaults), Items: len(next.Items), Policies: len(next.Policies), Notes: notes}, nil
 }

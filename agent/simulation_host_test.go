@@ -34,18 +34,32 @@ type hostClock struct {
 	mu        sync.Mutex
 	now, true time.Time
 	waiting   []waiter             // by the true time
-	looked    map[string]time.Time // when the scheduler of a host went to wait last, by the true time
+	began     map[string]time.Time // when the scheduler of a host began its last look, by the true time
+	looked    map[string]time.Time // when the last look began that it has ended
 }
 
 func newHostClock() *hostClock {
 	start := time.Date(2026, 11, 22, 0, 0, 30, 0, time.UTC)
-	return &hostClock{now: start, true: start, looked: make(map[string]time.Time)}
+	return &hostClock{now: start, true: start, began: make(map[string]time.Time), looked: make(map[string]time.Time)}
 }
 
 func (c *hostClock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
+}
+
+// of is Now for a host.
+func (c *hostClock) of(host string) func() time.Time {
+	return func() time.Time {
+		looks := calledBy("schedule.(*Runner).Look")
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if looks {
+			c.began[host] = c.true
+		}
+		return c.now
+	}
 }
 
 // True is the time by a clock that is right.
@@ -84,11 +98,16 @@ func (c *hostClock) after(host string) func(time.Duration) <-chan time.Time {
 		scheduler := calledBy("schedule.(*Runner).Run")
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if scheduler {
-			c.looked[host] = c.true
-		}
 		w := waiter{c.true.Add(d), make(chan time.Time, 1)}
-		c.waiting = append(c.waiting, w)
+		if scheduler { // time may have passed since it looked, which it would not see
+			c.looked[host] = c.began[host]
+			w.at = c.began[host].Add(d)
+		}
+		if w.at.After(c.true) {
+			c.waiting = append(c.waiting, w)
+		} else {
+			w.c <- c.now
+		}
 		return w.c
 	}
 }
@@ -213,7 +232,7 @@ func (h *host) begin() {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.life = &life{cancel: cancel, ended: make(chan error, 1)}
 	cfg := agent.Config{Settings: h.settings, Load: func() (*config.Config, error) { return h.settings, nil }, Parts: h.parts(h.life),
-		Clock: h.w.clock.Now, After: h.w.clock.after(h.name), Log: slog.New(&journal{w: h.w, host: h.name}), Program: control.Version{Version: "test"}}
+		Clock: h.w.clock.of(h.name), After: h.w.clock.after(h.name), Log: slog.New(&journal{w: h.w, host: h.name}), Program: control.Version{Version: "test"}}
 	began := h.w.clock.True()
 	go func(l net.Listener, ended chan error) { ended <- agent.Run(ctx, cfg, l, access) }(l, h.life.ended)
 	h.Client = control.NewClient(control.ClientConfig{Socket: h.path("s")})

@@ -9,13 +9,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cofferbackup/coffer/agent/alarm"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
 	"github.com/cofferbackup/coffer/agent/custody"
 	"github.com/cofferbackup/coffer/agent/doctor"
 	"github.com/cofferbackup/coffer/agent/fault"
 	"github.com/cofferbackup/coffer/agent/state"
+	"github.com/cofferbackup/coffer/agent/vault"
 	"github.com/cofferbackup/coffer/store"
 )
 
@@ -50,13 +50,7 @@ func (a *Agent) status(ctx context.Context, look func(context.Context) ([]contro
 	}
 	s.Problems = append(s.Problems, a.state.Aside()...)
 	s.Problems = append(s.Problems, a.tell.Problems()...)
-	asked := make(map[string]alarm.Asked)
-	for name, v := range a.settings().Vaults {
-		if v.Verify.Data != "" {
-			asked[name] = alarm.Asked{Proof: time.Duration(v.Verify.Every)}
-		}
-	}
-	s.Problems = append(s.Problems, alarm.Of(s.Vaults, s.Items, asked, a.Clock())...)
+	s.Problems = append(s.Problems, a.wrong(s).Problems()...)
 	return s, nil
 }
 
@@ -131,6 +125,12 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		}
 		return out, nil
 	}
+	describeOpened(&out, v, h)
+	return out, nil
+}
+
+// describeOpened fills in what is known of a vault that is open.
+func describeOpened(out *control.Vault, v *vault.Vault, h custody.Health) {
 	out.Mode, out.Created = v.Catalog.Mode().String(), v.Catalog.Created()
 	view := v.View()
 	out.Coverage = view.Coverage
@@ -151,7 +151,6 @@ func (a *Agent) describeVault(ctx, glancing context.Context, name string) (contr
 		out.State = control.KeyState(s)
 		out.Error = &control.Error{Code: control.CodeKeysInaccessible, Message: h.Reason(), Next: h.Next()}
 	}
-	return out, nil
 }
 
 // CheckConfig implements control.System.

@@ -26,6 +26,7 @@ type Status struct {
 // Problem is something that needs a person.
 type Problem struct {
 	Subject string `json:"subject"`        // "vault site", "item etc"
+	Kind    string `json:"kind,omitempty"` // what of the subject is wrong, in a word, if there is one: "overdue"
 	Message string `json:"message"`        // what, and why
 	Next    string `json:"next,omitempty"` // what to do about it
 }

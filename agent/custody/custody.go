@@ -165,25 +165,13 @@ const (
 	Alarm  Kind = "alarm"  // a key was taken away, or still is
 )
 
-// Severity is how urgent a notice is.
-type Severity string
-
-// The severities.
-const (
-	Info     Severity = "info"
-	Warning  Severity = "warning"
-	Critical Severity = "critical"
-)
-
 // Notice is something that an operator should hear of. It has no secret.
 type Notice struct {
-	Time     time.Time `json:"time"`
-	Kind     Kind      `json:"kind"`
-	From     State     `json:"from"`
-	To       State     `json:"to"` // as From in an alarm, and when only the reason is another
-	Severity Severity  `json:"severity"`
-	Says     string    `json:"says"`           // without a full stop
-	Next     string    `json:"next,omitempty"` // what to do, and where
+	Kind Kind
+	From State
+	To   State  // as From in an alarm, and when only the reason is another
+	Says string // without a full stop
+	Next string // what to do, and where
 }
 
 // ErrNotBack: a key that must open before a vault is used again does not.

@@ -113,7 +113,8 @@ func (m *model) pass(step time.Duration) {
 func (m *model) check(t *testing.T, before, h custody.Health, revalidated bool, now time.Time) {
 	t.Helper()
 	s := h.State()
-	cached := h.MayUseCached(now, custody.Settings{})
+	refused := h.Refused(now, custody.Settings{})
+	closed := s == custody.Inaccessible || s == custody.RequiresRevalidation
 	switch {
 	case s == custody.Accessible && !(m.opened && m.allGood):
 		t.Fatalf("accessible without a good answer of every key: %s", h.Reason())
@@ -125,8 +126,10 @@ func (m *model) check(t *testing.T, before, h custody.Health, revalidated bool, 
 		t.Fatalf("%s without an operator's word", s)
 	case m.late && s != custody.RequiresRevalidation:
 		t.Fatalf("%s after keys came back late: %s", s, h.Reason())
-	case cached && s != custody.Accessible && s != custody.Degraded:
-		t.Fatalf("cached secrets may be used while %s", s)
+	case closed && refused == nil:
+		t.Fatalf("it may be used while %s", s)
+	case refused != nil && (refused.Says == "" || refused.Next == ""):
+		t.Fatalf("it is refused, and nobody says why: %+v", refused)
 	case s != custody.Accessible && s != custody.Unknown && h.Next() == "":
 		t.Fatalf("%s, and no next step", s)
 	case h.Reason() == "":

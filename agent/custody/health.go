@@ -84,12 +84,25 @@ func (h Health) Reason() string {
 // Next says what to do, and where. It is "" if there is nothing to do.
 func (h Health) Next() string { return h.r.Next }
 
-// MayUseCached tells whether secrets that were opened before may be used at now. It
-// is true only in a state that is accessible or degraded and would still be so if
-// Tick were called now.
-func (h Health) MayUseCached(now time.Time, s Settings) bool {
+// Refusal is why a vault may not be used.
+type Refusal struct {
+	Says string // what it is, and why: "inaccessible: ..."
+	Next string
+}
+
+// Refused returns why nobody may use a vault at now, secrets that were opened before
+// included; nil if it may be used. Nobody has to call Tick for it: a vault whose time has
+// run out is refused though its state still says otherwise. One of which nothing is known
+// yet is not refused: its keys are asked by whoever opens it.
+func (h Health) Refused(now time.Time, s Settings) *Refusal {
 	h.Tick(now, s)
-	return h.r.Opened && (h.r.State == Accessible || h.r.State == Degraded) && h.r.Closed < s.orDefault().Grace
+	switch h.r.State {
+	case Inaccessible:
+		return &Refusal{Says: "inaccessible: " + h.Reason(), Next: h.Next()}
+	case RequiresRevalidation:
+		return &Refusal{Says: "to be revalidated: " + h.Reason(), Next: h.Next()}
+	}
+	return nil
 }
 
 // Observe takes the last answers of all versions of keys that are in use, one each:

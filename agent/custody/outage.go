@@ -190,18 +190,11 @@ func (r *record) tell(now time.Time, s Settings, before record) []Notice {
 	}
 	r.Reason, r.Next = r.reason(now, s), r.next()
 	var out []Notice
-	notice := func(kind Kind, from State, severity Severity, says, next string) {
-		out = append(out, Notice{Time: now, Kind: kind, From: from, To: r.State, Severity: severity, Says: says, Next: next})
+	notice := func(kind Kind, from State, says, next string) {
+		out = append(out, Notice{Kind: kind, From: from, To: r.State, Says: says, Next: next})
 	}
 	if r.State != before.State || r.Cause != before.Cause {
-		severity := Warning
-		switch r.State {
-		case Accessible:
-			severity = Info
-		case Inaccessible, RequiresRevalidation:
-			severity = Critical
-		}
-		notice(Change, from, severity, r.Reason, r.Next)
+		notice(Change, from, r.Reason, r.Next)
 	}
 	if r.Cause == takenAway {
 		due := 0
@@ -211,11 +204,7 @@ func (r *record) tell(now time.Time, s Settings, before record) []Notice {
 			}
 		}
 		if due > r.Alarms {
-			severity := Warning
-			if due > 2 || r.State == Inaccessible {
-				severity = Critical
-			}
-			notice(Alarm, r.State, severity, r.alarm(), r.Next)
+			notice(Alarm, r.State, r.alarm(), r.Next)
 			r.Alarms = due
 			for i, k := range r.Keys {
 				r.Keys[i].Alarmed = k.Alarmed || k.Answer.takenAway()
@@ -224,7 +213,7 @@ func (r *record) tell(now time.Time, s Settings, before record) []Notice {
 	}
 	for i, k := range r.Keys {
 		if k.Answer.takenAway() && !k.Alarmed {
-			notice(Alarm, r.State, Warning, k.describe(), k.advice())
+			notice(Alarm, r.State, k.describe(), k.advice())
 			r.Keys[i].Alarmed = true
 		}
 	}

@@ -56,12 +56,12 @@ func TestWords(t *testing.T) {
 	for minute := 1; minute < 60; minute++ {
 		for _, n := range h.Observe(start().Add(time.Duration(minute)*time.Minute), custody.Settings{}, probes("d")) {
 			if n.Kind == custody.Alarm {
-				told = append(told, fmt.Sprintf("%d %s %s", minute, n.Severity, strings.SplitN(n.Says, ":", 2)[0]))
+				told = append(told, fmt.Sprintf("%d %s", minute, strings.SplitN(n.Says, ":", 2)[0]))
 			}
 		}
 	}
-	want := "1 warning the keys have been taken away for 1m\n5 warning the keys have been taken away for 5m\n" +
-		"10 critical the keys have been taken away for 10m\n25 critical the keys have been taken away for 25m"
+	want := "1 the keys have been taken away for 1m\n5 the keys have been taken away for 5m\n" +
+		"10 the keys have been taken away for 10m\n25 the keys have been taken away for 25m"
 	if got := strings.Join(told, "\n"); got != want {
 		t.Errorf("alarms are\n%s\nwant\n%s", got, want)
 	}

@@ -18,7 +18,6 @@ type calendar struct {
 }
 
 const (
-	allMinutes  = 1<<60 - 1
 	allDays     = 1<<32 - 2
 	allMonths   = 1<<13 - 2
 	allWeekdays = 1<<7 - 1

@@ -55,18 +55,22 @@ func (j *Judge) rules() custody.Rules {
 // subject is what the rules judge: a vault and the keys of these names, as their
 // providers describe them.
 func (j *Judge) subject(ctx context.Context, vault string, mode catalog.Mode, names ...string) custody.Subject {
-	s := custody.Subject{Vault: vault, Mode: mode.String()}
-	for _, name := range names {
-		e, err := j.cfg.Keys.Entry(ctx, name)
-		if err != nil || e.InUse == nil {
-			continue // that it does not answer is not the rules' affair
-		}
-		s.Wrappers++
-		f := facts(ctx, e.InUse)
-		s.Escrow = s.Escrow || f.Ref.Provider == kek.Escrow
-		s.Keys = append(s.Keys, f)
-	}
+	s := custody.Subject{Vault: vault, Mode: mode.String(), Keys: j.keys(ctx, names...)}
+	s.Wrappers = len(s.Keys)
+	s.Escrow = slices.ContainsFunc(s.Keys, func(f custody.KeyFacts) bool { return f.Ref.Provider == kek.Escrow })
 	return s
+}
+
+// keys are the keys of these names that answer: that others do not is not the rules'
+// affair.
+func (j *Judge) keys(ctx context.Context, names ...string) []custody.KeyFacts {
+	var out []custody.KeyFacts
+	for _, name := range names {
+		if e, err := j.cfg.Keys.Entry(ctx, name); err == nil && e.InUse != nil {
+			out = append(out, facts(ctx, e.InUse))
+		}
+	}
+	return out
 }
 
 // facts asks a key's provider what it says of it.
@@ -157,20 +161,14 @@ func (j *Judge) MayWrap(ctx context.Context, v *vault.Vault) ([]string, error) {
 	return notes, nil
 }
 
-// Key is what the rules say of one key, in every vault that uses it.
+// Key is what the rules say of one key, if a vault uses it: the same in each that does.
 func (j *Judge) Key(ctx context.Context, key string) []custody.Finding {
-	var out []custody.Finding
-	for name, cfg := range j.cfg.Settings().Vaults {
-		if !slices.Contains(cfg.Keys, key) {
-			continue
-		}
-		for _, f := range j.rules().Judge(j.cfg.Clock(), j.subject(ctx, name, Mode(j.cfg.Settings(), cfg), key)) {
-			if f.Subject == "key "+key && !slices.ContainsFunc(out, func(o custody.Finding) bool { return o.Rule == f.Rule }) {
-				out = append(out, f)
-			}
+	for _, v := range j.cfg.Settings().Vaults {
+		if slices.Contains(v.Keys, key) {
+			return j.rules().Judge(j.cfg.Clock(), custody.Subject{Keys: j.keys(ctx, key)})
 		}
 	}
-	return out
+	return nil
 }
 
 // Of is what the rules say of a vault as it is now. It records nothing.

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cofferbackup/coffer/agent/alarm"
 	"github.com/cofferbackup/coffer/agent/audit"
 	"github.com/cofferbackup/coffer/agent/config"
 	"github.com/cofferbackup/coffer/agent/control"
@@ -29,9 +30,8 @@ import (
 const LookEvery = 5 * time.Minute
 
 const (
-	lookSoon   = 30 * time.Second // after the last one, when something has happened
-	auditEvery = 24 * time.Hour   // the whole chain of the audit log
-	storeWait  = 15 * time.Minute // a store is away for, before it is told
+	lookSoon  = 30 * time.Second // after the last one, when something has happened
+	storeWait = 15 * time.Minute // a store is away for, before it is told
 )
 
 // Config of a teller: exactly what it uses.
@@ -41,6 +41,8 @@ type Config struct {
 	Secret   func(ref string) ([]byte, error) // nil: there are none
 	// Status is what there is to tell of, at each look. No two are asked for at a time.
 	Status func(ctx context.Context) (control.Status, error)
+	// Wrong says what is wrong with the vaults and items of a status.
+	Wrong func(control.Status) *alarm.Found
 	// Lost returns how many points of an item are gone that no prune removed.
 	Lost func(vault, item string) int
 	// Refused returns why the last reload changed nothing, or nil if it did.
@@ -51,7 +53,8 @@ type Config struct {
 	// Asked is when one of the keys was asked last.
 	Asked   func(keys []string) time.Time
 	Retries func(vault config.Vault) int64 // nil: nobody counts
-	Audit   *audit.Log
+	Audit   *audit.Daily
+	Counts  *metrics.Metrics
 	Jobs    *queue.Queue
 	// Round is told how long it may be until the next look.
 	Round   func(sleep time.Duration)
@@ -67,7 +70,6 @@ type Config struct {
 type Teller struct {
 	cfg      Config
 	notifier *notify.Notifier
-	counts   *metrics.Metrics
 	wake     chan struct{} // of length 1
 
 	mu       sync.Mutex
@@ -76,8 +78,6 @@ type Teller struct {
 	gone     map[string]int       // objects of an item that somebody deleted
 	away     map[string]time.Time // stores, by vault, since when
 	reloaded metrics.Outcome      // the last reload
-	verified time.Time            // the audit log
-	broken   string               // how it is; "": it is whole
 }
 
 // New makes what tells. It tells nothing before it runs.
@@ -86,11 +86,9 @@ func New(cfg Config) *Teller {
 	if secret == nil {
 		secret = func(string) ([]byte, error) { return nil, errors.ErrUnsupported }
 	}
-	t := &Teller{cfg: cfg, wake: make(chan struct{}, 1), away: make(map[string]time.Time), reloaded: metrics.Outcome{Good: true, At: cfg.Started},
+	return &Teller{cfg: cfg, wake: make(chan struct{}, 1), reloaded: metrics.Outcome{Good: true, At: cfg.Started},
 		notifier: notify.Open(notify.Config{Path: cfg.State.Path("notify.json"), Host: cfg.Host, Secret: secret, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
 			Channels: func() map[string]config.Notify { return cfg.Settings().Notify }})}
-	t.counts = metrics.New(metrics.Config{View: t.view})
-	return t
 }
 
 // Check tries a way to tell. Nobody is told anything.
@@ -143,48 +141,16 @@ func (t *Teller) lookAround(ctx context.Context) {
 	t.mu.Lock()
 	for _, it := range t.status.Items {
 		if _, still := gone[it.Name]; !still {
-			t.counts.Forget(it.Name)
+			t.cfg.Counts.Forget(it.Name)
 		}
 	}
 	t.status, t.looked, t.gone = s, t.cfg.Clock(), gone
 	t.mu.Unlock()
-	t.verifyAudit(ctx)
+	t.cfg.Audit.Look(ctx)
 	if err := t.cfg.State.Settle(); err != nil {
 		t.cfg.Log.Warn("what is known of keys is still not written down", "err", err)
 	}
-	t.tellStatus(t.found(s, gone))
-}
-
-// verifyAudit reads the whole audit log now and then.
-func (t *Teller) verifyAudit(ctx context.Context) {
-	now := t.cfg.Clock()
-	if since := now.Sub(t.verified); since >= 0 && since < auditEvery {
-		return
-	}
-	report, err := audit.Verify(ctx, t.cfg.State.Path("audit"), audit.Options{})
-	if ctx.Err() != nil {
-		return
-	}
-	says := ""
-	switch {
-	case err != nil:
-		says = err.Error()
-	case len(report.Faults) > 0:
-		says = fmt.Sprintf("%d faults, the first: %s", len(report.Faults)+report.More, report.Faults[0])
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.verified, t.broken = now, says
-}
-
-// auditFault says what is wrong with the audit log; "" if nothing is.
-func (t *Teller) auditFault() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err := t.cfg.Audit.Fault(); err != nil {
-		return err.Error()
-	}
-	return t.broken
+	t.tellStatus(t.found(s))
 }
 
 // JobBegan tells those who watch for missing backups that one has begun.
@@ -197,7 +163,7 @@ func (t *Teller) JobBegan(j control.Job) {
 // JobEnded tells how a job ended. One that is tried again by itself has not failed yet.
 func (t *Teller) JobEnded(j control.Job) {
 	defer t.lookSoon()
-	t.counts.JobEnded(j)
+	t.cfg.Counts.JobEnded(j)
 	what := strings.TrimSpace(j.Kind + " " + cmp.Or(j.Item, j.Vault))
 	if j.Item != "" || j.Vault != "" {
 		what = j.Kind + " of " + cmp.Or(j.Item, j.Vault)
@@ -218,7 +184,7 @@ func (t *Teller) JobEnded(j control.Job) {
 		notice.Kind, notice.Message = message.Failure, fmt.Sprintf("it found %d faults, the first: %s", faults, j.Result.Verify.Faults[0])
 		notice.Next = fmt.Sprintf("see all: coffer job show %d", j.ID)
 		if j.Item != "" {
-			about = aboutDamage + j.Item // looks go on with it
+			about = alarm.About{Kind: alarm.Damage, Name: j.Item}.String() // looks go on with it
 		}
 		t.notifier.Report(notify.Report{About: about, Notice: notice})
 	case j.State == control.JobFailed && !t.cfg.Retried(j):
@@ -256,8 +222,8 @@ func pointOf(j control.Job) string {
 // Problems are those of the ways to tell, and of the audit log.
 func (t *Teller) Problems() []control.Problem {
 	var out []control.Problem
-	if says := t.auditFault(); says != "" {
-		out = append(out, auditProblem(says))
+	if err := t.cfg.Audit.Fault(); err != nil {
+		out = append(out, auditProblem(err))
 	}
 	for _, c := range t.notifier.Channels() {
 		if !c.Failing.IsZero() {
@@ -269,8 +235,8 @@ func (t *Teller) Problems() []control.Problem {
 	return out
 }
 
-func auditProblem(says string) control.Problem {
-	return control.Problem{Subject: "audit log", Message: says, Next: "make room in, or mend, the agent's state folder; then: coffer audit verify"}
+func auditProblem(err error) control.Problem {
+	return control.Problem{Subject: "audit log", Message: err.Error(), Next: "make room in, or mend, the agent's state folder; then: coffer audit verify"}
 }
 
 // Keys tells what has become of a vault's keys.

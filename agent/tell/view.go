@@ -1,7 +1,6 @@
 package tell
 
 import (
-	"context"
 	"maps"
 	"slices"
 
@@ -10,30 +9,13 @@ import (
 	"github.com/cofferbackup/coffer/agent/queue"
 )
 
-// ServeMetrics serves metrics where the configuration says, if it does, until ctx ends.
-// That they cannot be served is told, and ends nothing.
-func (t *Teller) ServeMetrics(ctx context.Context) {
-	address := t.cfg.Settings().Agent.Metrics
-	if address == "" {
-		return
-	}
-	l, err := metrics.Listen(ctx, address)
-	if err == nil {
-		err = t.counts.Serve(ctx, l, t.cfg.Log)
-	}
-	if err != nil {
-		t.cfg.Log.Error("metrics are not served", "err", err)
-	}
-}
-
-// view is the agent as metrics show it. It asks nobody, and waits for nothing.
-func (t *Teller) view() metrics.View {
+// View is the agent as metrics show it. It asks nobody, and waits for nothing.
+func (t *Teller) View() metrics.View {
 	t.mu.Lock()
 	v := metrics.View{Status: t.status, Looked: t.looked, Gone: maps.Clone(t.gone), Reload: t.reloaded}
-	broken := t.broken != ""
 	t.mu.Unlock()
 	v.Status.Version, v.Status.Started = t.cfg.Program, t.cfg.Started
-	v.Audit = metrics.Outcome{Good: !broken && t.cfg.Audit.Fault() == nil}
+	v.Audit = metrics.Outcome{Good: t.cfg.Audit.Fault() == nil}
 	for _, j := range t.cfg.Jobs.List(control.JobFilter{Limit: queue.Remembered}) {
 		if !j.State.Ended() {
 			v.Jobs = append(v.Jobs, j)

@@ -38,14 +38,14 @@ func (it *Item) Strange(ctx context.Context) ([]control.Problem, error) {
 		return last.found, nil
 	}
 	kinds := []struct {
-		under     store.Key
-		one, next string
-		count     int
-		first     error
+		under           store.Key
+		kind, one, next string
+		count           int
+		first           error
 	}{
-		{under: it.HoldKey(""), one: "a hold does not open, so that no point may go", next: holdNext},
-		{under: it.MarkKey(""), one: "a mark of a prune does not open, so that backups lean on little that is there", next: "the next prune removes it: coffer prune %s; which one it is: coffer verify %s"},
-		{under: it.RepackKey(""), one: "a record of packs that were rewritten does not open, so that points may lack them", next: "see what is affected: coffer verify %s"},
+		{under: it.HoldKey(""), kind: "holds", one: "a hold does not open, so that no point may go", next: holdNext},
+		{under: it.MarkKey(""), kind: "marks", one: "a mark of a prune does not open, so that backups lean on little that is there", next: "the next prune removes it: coffer prune %s; which one it is: coffer verify %s"},
+		{under: it.RepackKey(""), kind: "repacks", one: "a record of packs that were rewritten does not open, so that points may lack them", next: "see what is affected: coffer verify %s"},
 	}
 	for key, err := range it.CheckRecords(ctx) {
 		switch {
@@ -68,7 +68,7 @@ func (it *Item) Strange(ctx context.Context) ([]control.Problem, error) {
 			if k.count > 1 {
 				says += fmt.Sprintf(" (and %d more)", k.count-1)
 			}
-			found = append(found, control.Problem{Subject: "item " + it.Name(), Message: says, Next: strings.ReplaceAll(k.next, "%s", it.Name())})
+			found = append(found, control.Problem{Subject: "item " + it.Name(), Kind: k.kind, Message: says, Next: strings.ReplaceAll(k.next, "%s", it.Name())})
 		}
 	}
 	it.Vault.mu.Lock()

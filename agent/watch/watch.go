@@ -109,18 +109,11 @@ func (w *Watch) Health(vault string) custody.Health {
 // Refused returns an error if the keys of a vault were taken away, or have been so
 // for too long by now: nobody waits for the watching loop to say it.
 func (w *Watch) Refused(vault string) error {
-	h := w.Health(vault)
-	h.Tick(w.cfg.Clock(), w.limits())
-	wire := &control.Error{Code: control.CodeKeysInaccessible, Next: h.Next()}
-	switch h.State() {
-	case custody.Inaccessible:
-		wire.Message = fmt.Sprintf("vault %s is inaccessible: %s", vault, h.Reason())
-	case custody.RequiresRevalidation:
-		wire.Message = fmt.Sprintf("vault %s is to be revalidated: %s", vault, h.Reason())
-	default:
+	why := w.Health(vault).Refused(w.cfg.Clock(), w.limits())
+	if why == nil {
 		return nil
 	}
-	return wire
+	return &control.Error{Code: control.CodeKeysInaccessible, Message: fmt.Sprintf("vault %s is %s", vault, why.Says), Next: why.Next}
 }
 
 // limits are the times after which states change.

@@ -1,4 +1,4 @@
-package tell
+package metrics
 
 import (
 	"context"
@@ -8,47 +8,53 @@ import (
 	"iter"
 	"time"
 
-	"github.com/cofferbackup/coffer/agent/config"
-	"github.com/cofferbackup/coffer/agent/metrics"
 	"github.com/cofferbackup/coffer/store"
 )
 
-// Observed has the faults of the stores that open opens counted.
-func (t *Teller) Observed(open func(context.Context, config.Vault) (store.Store, error)) func(context.Context, config.Vault) (store.Store, error) {
-	return func(ctx context.Context, vault config.Vault) (store.Store, error) {
-		o := observedStore{count: func(err error) { t.countFault(vault.Store, err) }}
-		st, err := open(ctx, vault)
-		if err != nil {
-			return nil, o.see(err)
-		}
-		o.inner = st
-		return o, nil
+// Observe returns a store whose faults are counted for some vaults, which are asked for
+// at each fault.
+func (m *Metrics) Observe(inner store.Store, vaults func() []string) store.Store {
+	return observedStore{inner: inner, count: func(err error) { m.storeFault(err, vaults) }}
+}
+
+// NotOpened counts for some vaults that their store could not be opened.
+func (m *Metrics) NotOpened(err error, vaults func() []string) {
+	if counts(err) {
+		m.storeFault(err, vaults)
 	}
 }
 
-// countFault counts that an operation of a store failed for good.
-func (t *Teller) countFault(url string, err error) {
-	how := metrics.OtherFault
+// storeFault counts that an operation of a store failed for good.
+func (m *Metrics) storeFault(err error, vaults func() []string) {
+	how := OtherFault
 	for _, f := range []struct {
 		is  error
-		how metrics.StoreFault
+		how StoreFault
 	}{
-		{store.ErrUnavailable, metrics.Unavailable}, {store.ErrDenied, metrics.Denied}, {store.ErrFull, metrics.Full}, {store.ErrMissing, metrics.Missing},
+		{store.ErrUnavailable, Unavailable}, {store.ErrDenied, Denied}, {store.ErrFull, Full}, {store.ErrMissing, Missing},
 	} {
 		if errors.Is(err, f.is) {
 			how = f.how
 			break
 		}
 	}
-	for name, v := range t.cfg.Settings().Vaults {
-		if v.Store == url {
-			t.counts.StoreFailed(name, how)
-		}
+	for _, vault := range vaults() {
+		m.StoreFailed(vault, how)
 	}
 }
 
-// observedStore is a store whose faults are counted. Answers that somebody has to
+// counts tells whether an error is a fault of a store: answers that somebody has to
 // expect are none.
+func counts(err error) bool {
+	for _, expected := range []error{store.ErrNotExist, store.ErrExist, store.ErrLocked, errors.ErrUnsupported, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, expected) {
+			return false
+		}
+	}
+	return err != nil
+}
+
+// observedStore is a store whose faults are counted.
 type observedStore struct {
 	inner store.Store
 	count func(error)
@@ -58,12 +64,7 @@ var _ store.Retainer = observedStore{}
 
 // see counts an error, and returns it.
 func (o observedStore) see(err error) error {
-	for _, expected := range []error{store.ErrNotExist, store.ErrExist, store.ErrLocked, errors.ErrUnsupported, context.Canceled, context.DeadlineExceeded} {
-		if errors.Is(err, expected) {
-			return err
-		}
-	}
-	if err != nil {
+	if counts(err) {
 		o.count(err)
 	}
 	return err
