@@ -54,10 +54,9 @@ func (a *Agent) assemble() {
 	a.points = point.New(point.Config{Settings: a.settings, Vaults: a.vaults, Keys: a.keys, Clock: cfg.Clock, Log: cfg.Log})
 	a.rules = ruling.New(ruling.Config{Settings: a.settings, Keys: a.keys, Record: a.record, Clock: cfg.Clock})
 	a.watch = watch.New(watch.Config{
-		Settings: a.settings, State: a.state, Keys: a.keys, Vaults: a.vaults, Store: a.openStore, Jobs: a.jobs,
-		Follow: a.follow(),
-		Round:  func(sleep time.Duration) { a.pulse.beat("keys", cfg.Clock(), sleep) },
-		Tell:   a.tell.Keys, Record: a.record, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
+		Settings: a.settings, State: a.state, Keys: a.keys, Vaults: a.vaults, Store: a.openStore, Jobs: a.jobs, Follow: a.follow(),
+		Round: func(sleep time.Duration) { a.pulse.beat("keys", cfg.Clock(), sleep) },
+		Tell:  a.tell.Keys, Record: a.record, Clock: cfg.Clock, After: cfg.After, Log: cfg.Log,
 	})
 	a.plan = plan.Open(plan.Config{
 		Settings: a.settings, State: a.state, Vaults: a.vaults, Refused: a.watch.Refused, Jobs: a.jobs,
