@@ -187,7 +187,7 @@ func (s *sweeper) objects(ctx context.Context, prefix store.Key) error {
 	var failed error
 	for info, err := range s.vault.objects.List(gctx, prefix) {
 		if err != nil {
-			failed = fmt.Errorf("list %s: %w", prefix, err)
+			failed = err
 			break
 		}
 		if !s.item.known(info.Key) {

@@ -131,10 +131,22 @@ func (v *Vault) Item(ctx context.Context, name string) (*Item, error) {
 		return nil, err
 	}
 	if it.generation == 0 {
-		return nil, fmt.Errorf("item %s was erased %s: %w: %w", name, it.created.Format(time.RFC3339), ErrErased, ErrNoItem)
+		return nil, erased{name, it.created}
 	}
 	return it, nil
 }
+
+// erased is ErrErased and ErrNoItem, and says it in one breath.
+type erased struct {
+	item string
+	at   time.Time
+}
+
+func (e erased) Error() string {
+	return fmt.Sprintf("item %s was erased %s", e.item, e.at.Format(time.RFC3339))
+}
+
+func (erased) Unwrap() []error { return []error{ErrErased, ErrNoItem} }
 
 // find returns the item of that name, also one that was erased.
 func (v *Vault) find(ctx context.Context, name string) (*Item, error) {

@@ -106,7 +106,7 @@ func listRecords(ctx context.Context, l store.Lister, prefix store.Key) ([]recor
 	var names []recordName
 	for info, err := range l.List(ctx, prefix) {
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", prefix, err)
+			return nil, err // it names the folder
 		}
 		if n, ok := parseRecordName(info.Key); ok {
 			names = append(names, n) // listings ascend, and so do names

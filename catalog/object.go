@@ -66,7 +66,7 @@ func (it *Item) infos(ctx context.Context, prefix store.Key) iter.Seq2[store.Inf
 	return func(yield func(store.Info, error) bool) {
 		for info, err := range it.vault.objects.List(ctx, prefix) {
 			if err != nil {
-				yield(store.Info{}, fmt.Errorf("list %s: %w", prefix, err))
+				yield(store.Info{}, err) // it names the folder
 				return
 			}
 			if _, err := pack.ParseID(info.Key.Base()); err != nil {

@@ -346,7 +346,7 @@ func (v *Vault) CheckRecords(ctx context.Context) iter.Seq2[store.Key, error] {
 		keys := []store.Key{Descriptor}
 		for info, err := range v.objects.List(ctx, "keys/") {
 			if err != nil {
-				yield("", fmt.Errorf("list keys/: %w", err))
+				yield("", err)
 				return
 			}
 			keys = append(keys, info.Key)

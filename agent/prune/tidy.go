@@ -2,7 +2,6 @@ package prune
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -33,7 +32,7 @@ func (r *run) tidy(ctx context.Context) error {
 	for _, folder := range []store.Key{r.Item.PointKey(""), r.Item.RepackKey(""), removed} {
 		for info, err := range r.Store.List(ctx, folder) {
 			if err != nil {
-				return fmt.Errorf("list %s: %w", folder, err)
+				return err
 			}
 			if info.Size > 0 && folder != removed || folder == removed && r.has(info.Key.Base()) {
 				continue

@@ -14,22 +14,14 @@ func (it *Item) BringUp(ctx context.Context) error {
 	return it.bringUp(ctx)
 }
 
-// bringUp is called with sync held. While a backup runs the index is up to the vault: only
-// the backup changes it then.
+// bringUp is called with sync held. While a backup or a repair
+// runs the index is up to the vault: only it changes the index then.
 func (it *Item) bringUp(ctx context.Context) error {
 	if it.writing {
 		return nil
 	}
 	_, err := it.broughtUp(ctx, it.Sync)
 	return err
-}
-
-// BringUpPacks brings the item's index up to the packs that there are, those of
-// interrupted backups too.
-func (it *Item) BringUpPacks(ctx context.Context) (catalog.Synced, error) {
-	it.sync.Lock()
-	defer it.sync.Unlock()
-	return it.broughtUp(ctx, it.SyncPacks)
 }
 
 // broughtUp brings the item's index up with sync, and tells what that found.

@@ -8,6 +8,7 @@ import (
 	"github.com/cofferbackup/coffer/agent/queue"
 	"github.com/cofferbackup/coffer/agent/repair"
 	"github.com/cofferbackup/coffer/agent/vault"
+	"github.com/cofferbackup/coffer/catalog"
 	"github.com/cofferbackup/coffer/chunk"
 	"github.com/cofferbackup/coffer/restore"
 	"github.com/cofferbackup/coffer/store"
@@ -20,6 +21,11 @@ func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
 	if err != nil {
 		return err
 	}
+	ended, err := it.BeginWriting(ctx)
+	if err != nil {
+		return err
+	}
+	defer ended()
 	done, err := repair.Run(ctx, repair.Config{
 		Item: it.Item, Index: it.Index, Packs: it.Vault.Store, Level: level, Host: w.cfg.Host, Clock: w.cfg.Clock,
 		Options: store.PutOptions{Retention: w.cfg.Vaults.Retention(it.Vault.Name)},
@@ -27,7 +33,9 @@ func (w *verifier) repair(ctx context.Context, it *vault.Item) error {
 			w.anew()
 			return w.check(ctx, it, restore.VerifyConfig{Read: read})
 		},
-		BringUp: it.BringUpPacks,
+		// From then on nobody else brings the index up: it would name packs again that a
+		// prune has removed meanwhile.
+		BringUp: func(ctx context.Context) (catalog.Synced, error) { return it.BringUpWriting(ctx, func(int) {}) },
 		Backup:  func(ctx context.Context) (string, error) { return w.again(ctx, it) },
 	})
 	w.out.Repaired = append(w.out.Repaired, done.Repaired[:min(len(done.Repaired), queue.MaxNotes)]...)

@@ -19,7 +19,7 @@ func (a *app) backupCmd() *cobra.Command {
 		Long: `Make a point of an item now, and wait for it. Files that look unchanged since the
 last point are not read.
 
-With --stdin the data comes from standard input instead of the item's own source.
+With --stdin the data of an item of kind stream comes from standard input.
 The end of a pipe is taken for the end of the data, even if the program in front of
 it died; where that matters, let the item's stream run the command: then its exit
 code decides. If coffer itself dies, there is no point.
