@@ -89,6 +89,21 @@ func (l *listener) quiet(minutes int) {
 	}
 }
 
+// pinged wants these pings of docs to come next.
+func (l *listener) pinged(want ...string) {
+	l.Helper()
+	for i, one := range want {
+		select {
+		case p := <-l.pings:
+			if p != "/docs"+one {
+				l.Fatalf("pinged %s, want /docs%s", p, one)
+			}
+		case <-time.After(20 * time.Second):
+			l.Fatalf("only %d pings of %q came", i, want)
+		}
+	}
+}
+
 // TestTellJobs: a job that is done, one that fails, and one that is well again.
 func TestTellJobs(t *testing.T) {
 	l := told(t)
@@ -98,8 +113,10 @@ func TestTellJobs(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	must(t, os.Rename(l.path("docs"), l.path("away")))
+	l.pinged("/start", "")
 	for range 3 {
 		l.wait(l.Backup(t.Context(), control.BackupRequest{Item: "docs"}))
+		l.pinged("/start", "/fail")
 	}
 	m = l.hear(message.Failure, "backup of docs")
 	if m.Next == "" || m.Message == "" || m.Host == "" {
@@ -113,18 +130,7 @@ func TestTellJobs(t *testing.T) {
 	}
 	l.hear(message.Success, "backup of docs")
 	l.quiet(10)
-	var pings []string
-	for range 10 {
-		select {
-		case p := <-l.pings:
-			pings = append(pings, strings.TrimPrefix(p, "/docs"))
-		case <-time.After(20 * time.Second):
-			t.Fatalf("only these pings: %q", pings)
-		}
-	}
-	if want := []string{"/start", "", "/start", "/fail", "/start", "/fail", "/start", "/fail", "/start", ""}; !slices.Equal(pings, want) {
-		t.Errorf("pings %q", pings)
-	}
+	l.pinged("/start", "")
 }
 
 // TestTellKeys: that a key was taken away is told at once, after 5, 10 and 25 minutes,

@@ -175,7 +175,8 @@ func TestRefused(t *testing.T) {
 // backup leans on the pack of the first, which is then kept as long as the second
 // point, by nobody to be removed before and by its owner after.
 func TestCompliance(t *testing.T) {
-	m := testkit.StartMinIO(t, testkit.MinIOOptions{})
+	clock := new(testkit.Clock)
+	m := testkit.StartMinIO(t, testkit.MinIOOptions{Clock: clock})
 	m.Bucket(t, "locked", testkit.BucketOptions{ObjectLock: true})
 	cfg, err := s3.ParseURL(m.URL("locked"))
 	check(t, err)
@@ -188,11 +189,11 @@ func TestCompliance(t *testing.T) {
 	check(t, os.WriteFile(filepath.Join(source, "file"), make([]byte, 1<<20), 0o600))
 	check(t, os.WriteFile(filepath.Join(source, "text"), []byte(strings.Repeat("some text ", 1000)), 0o600))
 
-	first := makePoint(t, st, it, index, source, time.Second)
+	first := makePoint(t, st, it, index, source, term(clock, time.Minute))
 	check(t, os.WriteFile(filepath.Join(source, "more"), []byte("more"), 0o600))
-	const length = 6 * time.Second
-	began := time.Now()
-	second := makePoint(t, st, it, index, source, length)
+	const length = time.Hour
+	began := clock.Now()
+	second := makePoint(t, st, it, index, source, term(clock, length))
 	old := pack.Key(it.ID(), first.Packs[0])
 	if len(second.Packs) != 2 {
 		t.Fatalf("the second point needs %d packs, want that of the first and one more", len(second.Packs))
@@ -219,21 +220,19 @@ func TestCompliance(t *testing.T) {
 	if err == nil {
 		t.Error("the administrator of the store removes the old pack before its time")
 	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := st.Delete(t.Context(), old)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, store.ErrLocked) || time.Since(began) > time.Minute {
-			t.Fatalf("delete the old pack after its time: %v", err)
-		}
-		<-tick.C
+	clock.Forward(t, length/2)
+	if err := st.Delete(t.Context(), old); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("delete the old pack after half of its time: %v", err)
 	}
-	if time.Since(began) < length {
-		t.Errorf("the old pack could be removed after %s, and the second point was to be kept for %s", time.Since(began), length)
-	}
+	clock.Forward(t, length) // it was asked to be kept a little longer
+	check(t, st.Delete(t.Context(), old))
+}
+
+// term is a term in compliance mode.
+func term(clock *testkit.Clock, length time.Duration) lock.Term {
+	t := lock.For(clock.Now(), length)
+	t.Asked.Compliance = true
+	return t
 }
 
 func newItem(t *testing.T, st store.Store) *catalog.Item {
@@ -247,14 +246,11 @@ func newItem(t *testing.T, st store.Store) *catalog.Item {
 	return it
 }
 
-// makePoint makes a backup whose point and all that it needs is kept for so long, in
-// compliance mode.
-func makePoint(t *testing.T, st store.Store, it *catalog.Item, index *sqlite.Index, path string, length time.Duration) *catalog.Point {
+// makePoint makes a backup whose point and all that it needs is kept for a term.
+func makePoint(t *testing.T, st store.Store, it *catalog.Item, index *sqlite.Index, path string, term lock.Term) *catalog.Point {
 	t.Helper()
 	src, err := files.New(files.Config{Paths: []string{path}, Clock: time.Now})
 	check(t, err)
-	term := lock.For(time.Now(), length)
-	term.Asked.Compliance = true
 	p, err := backup.Run(t.Context(), backup.Config{Item: it, Packs: st, Index: index, Source: src, Host: "test", Agent: "test",
 		Clock: time.Now, Log: slog.New(slog.DiscardHandler), Retention: term.Asked,
 		Retain: func(ctx context.Context, packs []pack.ID, indexes []string) error {
