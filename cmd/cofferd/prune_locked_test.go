@@ -292,9 +292,8 @@ func TestHidden(t *testing.T) {
 	s.refuses(points)
 
 	for _, h := range []*host{s.backs, s.prunes} {
-		for _, ask := range [][]string{{"status"}, {"verify"}} {
-			h.coffer(ask...).says(control.ExitDone, "a point that was there is gone", "a delete marker hides it")
-		}
+		h.coffer("status").says(control.ExitDone, "a point that was there is gone", "a delete marker hides it")
+		h.coffer("verify").fails(control.ExitFailed, "a point that was there is gone", "a delete marker hides it", "take the delete marker away")
 		h.coffer("doctor").says(control.ExitFailed, "a delete marker hides it", "take the delete marker away")
 		if !strings.Contains(h.read(h.daemon.log), "hidden=1") {
 			t.Error("the log does not say that it is hidden")

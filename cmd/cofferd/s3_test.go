@@ -70,7 +70,7 @@ func TestNoBucket(t *testing.T) {
 	fill(t, h.path("docs"), 1, 1, 10)
 	h.start()
 	h.coffer("key", "create", "main").done()
-	h.coffer("vault", "create", "local").fails(control.ExitFailed, "nowhere", "make the bucket")
+	h.coffer("vault", "create", "local").fails(control.ExitFailed, "there is no bucket nowhere", "make it, or correct the store URL")
 	server.Bucket(t, "nowhere", testkit.BucketOptions{})
 	h.coffer("vault", "create", "local").done() // without a restart
 	h.backup("docs")
