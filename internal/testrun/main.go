@@ -74,6 +74,10 @@ func main() {
 		fmt.Printf("\nThe engine again, with GODEBUG=%s\n\n", fips)
 		err = test(ctx, y, *timeout, fips, append([]string{"-exec", "env GODEBUG=" + fips}, engine()...)...)
 	}
+	if err == nil && *race { // which skips the large ones
+		fmt.Printf("\nThe models, whole\n\n")
+		err = test(ctx, y, *timeout, "", "-run=^TestModel", "./agent/prune")
+	}
 	if !summary(y, *all) || err != nil {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "testrun:", err)
